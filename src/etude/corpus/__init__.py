@@ -1,0 +1,1 @@
+"""Corpora: files of music and text as documents."""

@@ -1,0 +1,142 @@
+"""Chart collections: JSON lines, one song a line, plain or gzipped, as typed documents.
+
+A line holds `chords` (the changes, immediate repeats merged) and, where they are known, `id`, `group`, `title`,
+`genre`, `key`, `meter`, `bars` (a string of chords a bar) and `sections` (`label` and first `bar`).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ..music.theory import Bar, Chord, ChordError, Key, Meter, Section, Song
+
+MAX_LINE_BYTES = 4 << 20
+MAX_CORPUS_BYTES = 1 << 30
+MAX_CHANGES = 20_000
+# In these sources a key names a tonic and leaves the mode open.
+_TONIC_ONLY = ("billboard", "rock-corpus")
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be read; the message names the file, the line and the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class SongDocument:
+    """One song of a collection. `song` is its chart where bars are known; `group` joins versions of one song."""
+
+    name: str
+    group: str
+    source: str
+    licence: str
+    changes: tuple[Chord, ...]
+    song: Song | None
+
+
+def read_songs(path: Path) -> list[SongDocument]:
+    """Every song of a `.jsonl` or `.jsonl.gz` file. Raises `CorpusError`; nothing is skipped in silence."""
+    songs = []
+    for number, line in _lines(path):
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(f"{where}: not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise CorpusError(f"{where}: not a JSON object with a list 'chords'")
+        try:
+            songs.append(_song(record, number))
+        except (ChordError, TypeError, ValueError) as error:
+            raise CorpusError(f"{where}: {error}") from error
+    if not songs:
+        raise CorpusError(f"{path}: no songs in it")
+    return songs
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    total = 0
+    try:
+        with path.open("rb") as raw:
+            gzipped = raw.read(2) == b"\x1f\x8b"
+        stream: IO[bytes]
+        with gzip.open(path, "rb") if gzipped else path.open("rb") as stream:
+            number = 0
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                total += len(line)
+                if len(line) > MAX_LINE_BYTES:
+                    raise CorpusError(f"{path}, line {number}: longer than {MAX_LINE_BYTES >> 20} MiB")
+                if total > MAX_CORPUS_BYTES:
+                    raise CorpusError(f"{path}: more than {MAX_CORPUS_BYTES >> 30} GiB of text; split it")
+                if line.strip():
+                    yield number, line
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorpusError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _song(record: dict[str, Any], number: int) -> SongDocument:
+    chords = record.get("chords")
+    if not isinstance(chords, list) or not all(isinstance(chord, str) for chord in chords):
+        raise ValueError("'chords' must be a list of chord symbols")
+    if not chords or len(chords) > MAX_CHANGES:
+        raise ValueError(f"a song has 1 to {MAX_CHANGES:,} chords, this one {len(chords):,}")
+    changes = tuple(Chord.parse(chord) for chord in chords)
+    name = str(record.get("id") or record.get("title") or f"line {number}")
+    return SongDocument(
+        name=name,
+        group=str(record.get("group", name)),
+        source=str(record.get("source", "")),
+        licence=str(record.get("licence", "")),
+        changes=changes,
+        song=_chart(record, changes),
+    )
+
+
+def _chart(record: dict[str, Any], changes: tuple[Chord, ...]) -> Song | None:
+    written = record.get("bars")
+    if not written:
+        return None
+    if not isinstance(written, list) or not all(isinstance(bar, str) and bar.split() for bar in written):
+        raise ValueError("'bars' must be a list of strings with a chord or more each")
+    bars = [Bar.of(*map(Chord.parse, bar.split())) for bar in written]
+    starts = {0: ""}
+    for section in record.get("sections") or []:
+        if isinstance(section, dict) and isinstance(section.get("bar"), int) and 0 <= section["bar"] < len(bars):
+            starts[section["bar"]] = str(section.get("label", ""))
+    edges = [*sorted(starts), len(bars)]
+    sections = tuple(
+        Section(starts[start], tuple(bars[start:end])) for start, end in zip(edges, edges[1:], strict=False)
+    )
+    key = _key(record, changes)
+    return Song(str(record.get("title", "")), key, sections, _meter(record), genre=_genre(str(record.get("genre", ""))))
+
+
+def _key(record: dict[str, Any], changes: tuple[Chord, ...]) -> Key:
+    if not record.get("key"):
+        return Key.detect(changes)
+    key = Key.parse(str(record["key"]))
+    if record.get("source") in _TONIC_ONLY:
+        on_tonic = [chord for chord in changes if chord.root == key.pitch_class]
+        minor = sum(3 in chord.intervals and 4 not in chord.intervals for chord in on_tonic)
+        key = Key(key.tonic, "minor" if 2 * minor > len(on_tonic) else "major")
+    return key
+
+
+def _meter(record: dict[str, Any]) -> Meter:
+    meter = record.get("meter")
+    if isinstance(meter, list) and meter:
+        meter = meter[-1]
+    try:
+        return Meter.parse(str(meter))
+    except ValueError:
+        return Meter()  # unknown or "0": the commonest
+
+
+def _genre(genre: str) -> str:
+    return "folk" if genre.startswith("folk") else genre

@@ -1,0 +1,1 @@
+"""The engines: the same model in NumPy (`array`) and PyTorch (`tensor`)."""

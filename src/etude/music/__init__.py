@@ -1,0 +1,1 @@
+"""Music without a model: theory, charts, arranging and sound; useful by itself."""

@@ -1,0 +1,1 @@
+"""Tokenizers: text or chords to ids and back."""

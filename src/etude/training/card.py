@@ -1,0 +1,58 @@
+"""The model card that travels with a model: data and licences, recipe, seed, measured quality."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..corpus.songs import SongDocument
+from .recipes import Recipe
+
+
+def model_card(recipe: Recipe, documents: Sequence[SongDocument], best: dict[str, Any]) -> str:
+    """Markdown. `best` is the validation document of the weights that are kept."""
+    songs: dict[tuple[str, str], int] = defaultdict(int)
+    changes: dict[tuple[str, str], int] = defaultdict(int)
+    for document in documents:
+        source = (document.source or "unnamed", document.licence or "not stated")
+        songs[source] += 1
+        changes[source] += len(document.changes)
+    sources = "\n".join(
+        f"| {name} | {licence} | {songs[name, licence]:,} | {changes[name, licence]:,} |"
+        for name, licence in sorted(songs)
+    )
+    settings = "\n".join(f"| `{key}` | {value} |" for key, value in asdict(recipe).items())
+    rows = "\n".join(
+        f"| {label} | {part['changes']:,} | {_percent(part['top1'])} | {_percent(part['top3'])} | "
+        f"{_number(part['nats_per_chord'])} |"
+        for label, part in (("all", best), ("first occurrences", best["first"]), ("repeats", best["repeat"]))
+    )
+    return f"""# A chord model
+
+Continues chord progressions. Trained by `etude train --recipe {recipe.name} --seed {recipe.seed}` on the songs below;
+these are the averaged weights of step {best["step"]:,}, the best of its validations.
+
+| quality on validation songs | changes | top-1 | top-3 | nats a chord |
+|---|---|---|---|---|
+{rows}
+
+| source | licence | songs | changes |
+|---|---|---|---|
+{sources}
+
+| setting | value |
+|---|---|
+{settings}
+"""
+
+
+def _percent(measured: dict[str, float | None]) -> str:
+    value, error = measured["value"], measured["se"]
+    return "-" if value is None else f"{100 * value:.1f}%" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def _number(measured: dict[str, float | None]) -> str:
+    value, error = measured["value"], measured["se"]
+    return "-" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")

@@ -1,0 +1,53 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, in one safetensors file, whole or not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from ..files import atomic_write
+
+CHECKPOINT = "checkpoint.safetensors"
+_STATE = "state"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another run."""
+
+
+def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON-able state."""
+    copies = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    content = safetensors_bytes(copies, {_STATE: json.dumps(state, sort_keys=True)})
+    with atomic_write(directory / CHECKPOINT) as file:
+        file.write(content)
+
+
+def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote. Raises `CheckpointError`."""
+    path = directory / CHECKPOINT
+    if not path.exists():
+        raise CheckpointError(f"{path}: no checkpoint to resume from; start the run without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})[_STATE])
+            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); start the run again in another folder") from error
+
+
+def restore(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], directory: Path) -> None:
+    """Copy checkpoint tensors into those of a run. Raises `CheckpointError` where names or shapes differ."""
+    for name, target in targets.items():
+        source = tensors.get(name)
+        if source is None or source.shape != target.shape:
+            raise CheckpointError(f"{directory / CHECKPOINT}: does not fit this recipe and corpus (at {name})")
+        with torch.no_grad():
+            target.copy_(source)

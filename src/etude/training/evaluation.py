@@ -1,0 +1,137 @@
+"""How well a model says a song's next chord: every change but the first, scored in full, beside n-gram baselines.
+
+A chord is right when root, quality and bass are. Probabilities are over all chords that the tokenizer can say; one that
+it cannot say counts as wrong and costs ln 10,000 nats. *First* occurrences are changes whose two-chord context and answer
+have not yet occurred together in the song; the others are *repeats*, which copying can get right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..corpus.songs import SongDocument
+from ..tokens.chords import ChordTokenizer
+from .batches import encode_plain
+from .ngram import NGramModel
+
+UNSAYABLE_NATS = math.log(10_000)
+UNSAYABLE_RANK = 1 << 30
+BASELINES = {"3-gram": (3, False), "5-gram": (5, False), "3-gram + song": (3, True), "5-gram + song": (5, True)}
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Predict = Callable[[Ints], NDArray[Any]]
+"""Plain ids [1 + changes] -> log-probabilities, or logits, of chords [changes - 1, n_chords] for all changes but the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One entry a scored change, song after song."""
+
+    nats: Floats  # [n]
+    rank: Ints  # [n]: how many chords were likelier
+    first: NDArray[np.bool_]  # [n]
+    song: Ints  # [n]
+
+
+def score(songs: Iterable[SongDocument], tokenizer: ChordTokenizer, predict: Predict) -> Scores:
+    """Score every change but each song's first. `predict` sees one song at a time."""
+    parts: list[Scores] = []
+    for index, document in enumerate(songs):
+        if len(document.changes) < 2:
+            continue
+        ids, said = encode_plain(document, tokenizer)
+        logits = np.asarray(predict(ids), np.float64)  # [changes - 1, n_chords]
+        answers, rows = np.where(said, ids, 0)[2:], np.arange(len(logits))
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        right = logits[rows, answers][:, None]
+        # Of equally likely chords the one with the smaller id comes first, as argmax has it.
+        rank = (logits > right).sum(axis=1) + (
+            (logits == right) & (np.arange(logits.shape[1]) < answers[:, None])
+        ).sum(axis=1)
+        nats = np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, answers]
+        parts.append(
+            Scores(
+                np.where(said[2:], nats, UNSAYABLE_NATS),
+                np.where(said[2:], rank, UNSAYABLE_RANK),
+                first_occurrences(document.changes)[1:],
+                np.full(len(rank), index),
+            )
+        )
+    if not parts:
+        raise ValueError("no song has two chords, so there is nothing to score")
+    return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in Scores.__slots__))
+
+
+def windows(length: int, block_size: int) -> list[tuple[int, int, int]]:
+    """Cut `length` inputs into (start, scored from, end): each is scored once, with at least half a block of context."""
+    if length <= block_size:
+        return [(0, 0, length)]
+    half = block_size // 2
+    later = [(at - half, at, min(at + half, length)) for at in range(2 * half, length, half)]
+    return [(0, 0, 2 * half), *later]
+
+
+def first_occurrences(changes: Sequence[Any]) -> NDArray[np.bool_]:
+    """For each change, whether it and the (up to) two before it have not yet come in this order."""
+    seen: set[tuple[Any, ...]] = set()
+    first = np.zeros(len(changes), bool)
+    for i in range(len(changes)):
+        trigram = (min(i, 2), *changes[max(0, i - 2) : i + 1])
+        first[i] = trigram not in seen
+        seen.add(trigram)
+    return first
+
+
+def summarize(scores: Scores) -> dict[str, Any]:
+    """The document of `etude eval`: means with standard errors, for all changes, first occurrences and repeats."""
+    everything = np.ones(len(scores.rank), bool)
+    document = _columns(scores, everything, tops=(1, 3, 5))
+    for name, part in (("first", scores.first), ("repeat", ~scores.first)):
+        document[name] = _columns(scores, part, tops=(1, 3))
+    return document
+
+
+def _columns(scores: Scores, part: NDArray[np.bool_], tops: tuple[int, ...]) -> dict[str, Any]:
+    columns: dict[str, Any] = {"changes": int(part.sum())}
+    for top in tops:
+        columns[f"top{top}"] = _mean(scores.rank[part] < top, scores.song[part])
+    columns["nats_per_chord"] = _mean(scores.nats[part], scores.song[part])
+    return columns
+
+
+def _mean(values: NDArray[Any], songs: Ints) -> dict[str, float | None]:
+    """The mean over changes, and its standard error with the song as the sampling unit (a ratio of two sums; Cochran,
+    Sampling Techniques, 3rd ed., section 2.11): changes of one song are not independent."""
+    if len(values) == 0:
+        return {"value": None, "se": None}
+    mean = float(values.mean())
+    _, index = np.unique(songs, return_inverse=True)
+    residuals = np.bincount(index, weights=values - mean)  # [songs]
+    n = len(residuals)
+    error = math.sqrt(float(np.square(residuals).sum()) * n / max(1, n - 1)) / len(values) if n > 1 else None
+    return {"value": mean, "se": error}
+
+
+def ngram_predictor(model: NGramModel, order: int, song: bool) -> Predict:
+    """An n-gram baseline as `score` wants it; with `song`, the song's own past is counted too."""
+
+    def predict(ids: Ints) -> Floats:
+        return np.log(model.predict(ids[1:], order=order, song=song))
+
+    return predict
+
+
+def fit_ngrams(songs: Iterable[SongDocument], tokenizer: ChordTokenizer, order: int = 5) -> NGramModel:
+    """Count the training songs' n-grams of chords."""
+    sequences = []
+    for document in songs:
+        ids, said = encode_plain(document, tokenizer)
+        sequences.append(np.where(said, ids, -1)[1:])
+    return NGramModel.fit(sequences, tokenizer.n_chords, order)

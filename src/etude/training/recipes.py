@@ -1,0 +1,100 @@
+"""Recipes as data: everything that decides a run, with a sentence a field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+
+class RecipeError(ValueError):
+    """A setting that does not exist or cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One run's settings; `config.json` in the run's folder gets the sizes, `recipe.json` all of them."""
+
+    name: str
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 192
+    block_size: int = 512
+    """Longest context in tokens; longer songs are cut at a random place each time."""
+    dropout: float = 0.25
+    """Share of residual channels dropped from each branch; the embeddings lose half as many."""
+    batch_size: int = 16
+    """Songs a step."""
+    steps: int = 8000
+    """Optimiser steps, unless `minutes` sets them."""
+    minutes: float = 0.0
+    """Wall-clock budget; when not 0, `steps` is set from the speed of the first steps."""
+    warmup: int = 50
+    """Steps over which the rates rise from 0; after it they fall linearly to 0."""
+    learning_rate: float = 2e-3
+    """AdamW's rate, for embeddings, gates and the head."""
+    matrix_learning_rate: float = 2e-2
+    """Muon's rate, for the matrices of the layers."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay."""
+    matrix_weight_decay: float = 0.1
+    """Muon's decoupled decay."""
+    averaging: float = 0.998
+    """Decay a step of the running average of the weights; the average is what is validated and kept."""
+    plain_share: float = 0.6
+    """Share of songs shown in the plain form (changes alone); the others carry tags and lengths."""
+    crop_share: float = 0.5
+    """Share of the plain songs that begin at a random change, with the anchor that this gives them."""
+    tag_dropout: float = 0.3
+    """Chance that a full song loses its genre, its key, or all its section tags: prompts seldom have them."""
+    min_count: int = 1
+    """A chord shape must occur this often in the corpus to become a token."""
+    validate_every: int = 500
+    """Steps between validations (and checkpoints)."""
+    seed: int = 1
+    """Decides initial weights, order, augmentation and dropout."""
+    weights: str = "float16"
+    """How the model directory stores weights: float32 or float16."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)) and not value >= 0:
+                raise RecipeError(f"{field.name} must not be negative: {value}")
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_size", "steps", "validate_every"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} must be at least 1")
+        for name in ("dropout", "averaging", "plain_share", "crop_share", "tag_dropout"):
+            if getattr(self, name) > 1 or (name in ("dropout", "averaging") and getattr(self, name) == 1):
+                raise RecipeError(f"{name} is a share and must be below 1")
+        if self.weights not in ("float32", "float16"):
+            raise RecipeError(f"weights must be float32 or float16, not {self.weights!r}")
+
+    def with_settings(self, settings: Iterable[str]) -> Recipe:
+        """Apply `key=value` settings. Raises `RecipeError`, with the nearest key where one is unknown."""
+        known = {field.name: type(getattr(self, field.name)) for field in fields(self) if field.name != "name"}
+        changes: dict[str, Any] = {}
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            if not equals:
+                raise RecipeError(f"--set takes key=value, not {setting!r}")
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+                raise RecipeError(f"recipe {self.name!r} has no setting {key!r}{hint}")
+            try:
+                changes[key] = known[key](value)
+            except ValueError:
+                raise RecipeError(f"{key} takes a {known[key].__name__}, not {value!r}") from None
+        return replace(self, **changes)
+
+
+RECIPES = {"chords": Recipe("chords")}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises `RecipeError`."""
+    if name not in RECIPES:
+        raise RecipeError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    return RECIPES[name]
