@@ -49,8 +49,8 @@ def test_an_error_of_the_caller_keeps_its_own_message(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions, links and devices of POSIX")
-def test_permissions_links_and_devices(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="permissions, links and pipes of POSIX")
+def test_permissions_links_and_pipes(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         with atomic_write(tmp_path / "real") as file:
@@ -62,9 +62,15 @@ def test_permissions_links_and_devices(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "link") as file:
         file.write(b"2")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"2"
-    with atomic_write(os.devnull) as file:
-        file.write(b"3")
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    # A pipe of our own: a broken `atomic_write`, run by root, would replace the machine's /dev/null by a file.
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with atomic_write(tmp_path / "pipe") as file:
+            file.write(b"3")
+        assert os.read(reader, 10) == b"3" and stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    finally:
+        os.close(reader)
 
 
 def test_output_takes_a_path_or_an_open_file(tmp_path: Path) -> None:

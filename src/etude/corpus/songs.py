@@ -7,13 +7,15 @@ A line holds `chords` (the changes, immediate repeats merged) and, where they ar
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ..errors import EtudeError
 from ..music.theory import Bar, Chord, ChordError, Key, Meter, Section, Song
 
 MAX_LINE_BYTES = 4 << 20
@@ -23,7 +25,7 @@ MAX_CHANGES = 20_000
 _TONIC_ONLY = ("billboard", "rock-corpus")
 
 
-class CorpusError(ValueError):
+class CorpusError(EtudeError):
     """A corpus that cannot be read; the message names the file, the line and the fault."""
 
 
@@ -57,6 +59,31 @@ def read_songs(path: Path) -> list[SongDocument]:
     if not songs:
         raise CorpusError(f"{path}: no songs in it")
     return songs
+
+
+def split_songs(
+    documents: list[SongDocument], corpus: Sequence[Path], validation: Path | None
+) -> tuple[list[SongDocument], list[SongDocument], str]:
+    """Training songs, validation songs, and where the latter come from. Versions of one song stay on one side.
+
+    Without `validation`, a file named `valid` beside a corpus file named `train` is taken; without that, every
+    twentieth group by the digest of its name.
+    """
+    beside = [path.with_name(path.name.replace("train", "valid", 1)) for path in corpus if path.name.startswith("train")]
+    found = validation or next((path for path in beside if path.is_file()), None)
+    if found is not None:
+        held_out = read_songs(found)
+        groups = {document.group for document in held_out}
+        kept = [document for document in documents if document.group not in groups]
+        where = str(found)
+    else:
+        is_held_out = {d.group: hashlib.sha256(d.group.encode()).digest()[0] < 256 // 20 for d in documents}
+        held_out = [document for document in documents if is_held_out[document.group]]
+        kept = [document for document in documents if not is_held_out[document.group]]
+        where = "a twentieth of the corpus"
+    if not kept or not any(len(document.changes) > 1 for document in held_out):
+        raise CorpusError(f"{corpus[0]}: too few songs to hold some out; give more, or name a file with --validation")
+    return kept, held_out, where
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

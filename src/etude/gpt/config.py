@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from ..errors import EtudeError
+
 Architecture = Literal["modern"]
 
 # `modern` looks up how the context went on after the longest earlier occurrences of what it ends with: this many
@@ -16,7 +18,7 @@ N_MATCH = 2
 MAX_MATCH = 12
 
 
-class ConfigError(ValueError):
+class ConfigError(EtudeError):
     """A configuration that describes no model."""
 
 

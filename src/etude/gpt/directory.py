@@ -19,18 +19,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
+from ..errors import EtudeError
 from ..files import atomic_write
 from ..tokens.chords import ChordTokenizer, TokenizerError
 from .config import ConfigError, GPTConfig, parameter_shapes
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+NGRAMS = "ngrams.safetensors"  # optional: the counts behind the baselines of `etude eval`
 MAX_TEXT_BYTES = 64 << 20
 _HEADER_KEY = "etude"  # one key: the header's order, and so the file's bytes, stay the same
 
 Weights = dict[str, NDArray[np.float32]]
 
 
-class ModelError(ValueError):
+class ModelError(EtudeError):
     """A model directory that cannot be used; the message names the file and the fault."""
 
 

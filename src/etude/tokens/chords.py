@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import EtudeError
 from ..music.theory import Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
 
 GENRES = ("jazz", "pop", "rock", "c-pop", "folk", "carol", "standards", "other")
@@ -45,7 +46,7 @@ _SECTION_PATTERNS = (
 )
 
 
-class TokenizerError(ValueError):
+class TokenizerError(EtudeError):
     """What the tokenizer cannot say, or a damaged tokenizer file."""
 
 
@@ -196,10 +197,13 @@ class ChordTokenizer:
                 ids.append(self._tag_ids[section_tag(section.label)])
             for change in merge_changes(section.bars):
                 ids.append(self.chord_id(self.nearest(change.chord), anchor))
-                if change.length != running:
-                    ids.extend(self._tag_ids[f"{part} bar"] for part in _sum_of_lengths(change.length))
-                    running = change.length
+                ids.extend(self.length_tokens(change.length, running))
+                running = change.length
         return Encoded((*ids, self.end_id), anchor)
+
+    def length_tokens(self, length: Fraction, running: Fraction) -> list[int]:
+        """The ids that say a length in bars after a chord: none where it is the running one."""
+        return [] if length == running else [self._tag_ids[f"{part} bar"] for part in _sum_of_lengths(length)]
 
     def decode(self, encoded: Encoded) -> Song:
         """The song that ids say, in either form; a header that is not there is filled in (key: detected)."""

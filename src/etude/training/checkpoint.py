@@ -12,13 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from ..errors import EtudeError
 from ..files import atomic_write
 
 CHECKPOINT = "checkpoint.safetensors"
 _STATE = "state"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(EtudeError):
     """A checkpoint that is missing, damaged or of another run."""
 
 

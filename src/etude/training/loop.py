@@ -21,9 +21,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..corpus.songs import SongDocument
 from ..engines.tensor import GPT
+from ..errors import EtudeError
 from ..files import atomic_write
 from ..gpt.config import GPTConfig
-from ..gpt.directory import save_model
+from ..gpt.directory import NGRAMS, save_model
 from ..tokens.chords import ChordTokenizer
 from . import evaluation
 from .batches import IGNORE, Batch, SongBatches, collate
@@ -32,17 +33,17 @@ from .checkpoint import CheckpointError, load_checkpoint, restore, save_checkpoi
 from .optimizers import Muon
 from .recipes import Recipe, RecipeError
 
-METRICS, RECIPE, NGRAMS = "metrics.jsonl", "recipe.json", "ngrams.safetensors"
+METRICS, RECIPE = "metrics.jsonl", "recipe.json"
 CHECKPOINT_SECONDS = 60.0
 _TIMED_STEPS = 20  # the first steps are slow (caches, allocator); these many after `_SKIPPED_STEPS` set the budget
 _SKIPPED_STEPS = 5
 
 
-class TrainingError(RuntimeError):
+class TrainingError(EtudeError):
     """A run that cannot go on; the message says why and what is kept."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not a fault of the run
+class Interrupted(EtudeError):  # noqa: N818 - not a fault of the run
     """The user stopped the run; its checkpoint is written."""
 
     def __init__(self, step: int) -> None:

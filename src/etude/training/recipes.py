@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..errors import EtudeError
 
-class RecipeError(ValueError):
+
+class RecipeError(EtudeError):
     """A setting that does not exist or cannot be."""
 
 

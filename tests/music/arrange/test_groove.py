@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.music.arrange import Note, arrange, programs
+from etude.music.arrange import Note, arrange, programs, voiced_intervals
 from etude.music.theory import Bar, Chord, Key, Meter, Section, Song
 
 GENRES = ("jazz", "pop", "rock", "c-pop", "folk, world, & country", "carol", "latin", "")
-METERS = ("4/4", "3/4", "6/8", "12/8", "9/8", "5/4", "7/8", "2/2", "3/2", "2/4", "6/4", "7/4", "3/8", "1/4", "5/8", "4/2")
-METERS += ("13/16", "6/16", "32/16", "1/1", "11/4")
+METERS = (
+    "4/4", "3/4", "6/8", "12/8", "9/8", "5/4", "7/8", "2/2", "3/2", "2/4", "6/4", "7/4", "3/8", "1/4", "5/8", "4/2",
+    "13/16", "6/16", "32/16", "1/1", "11/4",
+)  # fmt: skip
 SYMBOLS = ("C", "Am7", "F/A", "G7b9", "N.C.", "C5", "Bbmaj9", "F#m7b5", "E7alt", "Dsus4")
 
 
@@ -75,8 +77,8 @@ def test_every_song_is_played_as_written(song: Song, seed: int) -> None:
             assert not chord_notes and not bass_notes
             continue
         heard = {note.pitch % 12 for note in chord_notes}
-        assert heard and heard <= change.chord.pitch_classes
-        assert len(heard) == len({pitch % 12 for pitch in heard}) >= min(2, len(change.chord.intervals))
+        root = change.chord.root
+        assert root is not None and heard == {(root + tone) % 12 for tone in voiced_intervals(change.chord)}
         assert bass_notes[0].start == start and bass_notes[0].pitch % 12 == change.chord.bass
         assert all(28 <= note.pitch <= 50 for note in bass_notes)
 
@@ -106,7 +108,8 @@ def test_the_last_chord_is_held_for_the_last_bar_and_no_longer(genre: str) -> No
     assert {note.pitch % 12 for note in ending} == {5, 9, 0}
     assert {note.start for note in part(notes, "drums") if note.start >= 12} == {12}
     divided = arrange(song("C|F G7", "4/4", genre))
-    assert {(note.start, note.length) for note in divided if note.start >= 6 and note.part != "drums"} == {(6, 2)}
+    last = [note for note in divided if note.start >= 6 and note.part != "drums"]
+    assert len(last) > 3 and all(note.start == 6 and note.length == 2 for note in last)
 
 
 def test_drums_go_on_while_the_band_rests() -> None:
@@ -134,6 +137,11 @@ def test_waltz_and_six_eight() -> None:
     assert sorted({note.start for note in part(six, "chords") if note.start < 3}) == [Fraction(i, 2) for i in range(6)]
 
 
+def test_a_broken_chord_rings_until_its_string_is_plucked_again() -> None:
+    lengths = [note.length for note in part(arrange(song("C|C|C", "4/4", "folk")), "chords") if note.start < 4]
+    assert lengths == [2, 1, 2, 1, 2, 1, 1, Fraction(1, 2)]
+
+
 def test_a_new_section_has_a_fill_and_a_crash() -> None:
     notes = part(arrange(song("C|F|G|C||Am|F|G|C")), "drums")
     assert [note.start for note in notes if note.pitch == 49] == [16, 28]  # the chorus, and the final chord
@@ -151,7 +159,8 @@ def test_transposition_keeps_the_rhythm_and_moves_the_pitches(song: Song, semito
     for start in {note.start for note in here}:
         before = {(note.pitch + semitones) % 12 for note in part(here, "chords") if note.start == start}
         after = {note.pitch % 12 for note in part(there, "chords") if note.start == start}
-        assert before == after or "a" in song.genre  # a broken chord begins with whichever voice is lowest
+        assert len(before) == len(after)
+        assert before == after or len(before) < 3  # a broken chord begins with whichever voice is lowest
     rhythm = [(note.start, note.velocity) for note in part(here, "bass")]
     assert rhythm == [(note.start, note.velocity) for note in part(there, "bass")]
 
@@ -177,4 +186,4 @@ def test_a_note_that_cannot_be_is_refused() -> None:
         {"start": Fraction(-1)}, {"length": Fraction(0)}, {"pitch": 128}, {"velocity": 0}, {"part": "flute"},
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"note|pitch"):
-            replace(Note(Fraction(0), Fraction(1), 60, 64, "chords"), **wrong)  # type: ignore[arg-type]
+            replace(Note(Fraction(0), Fraction(1), 60, 64, "chords"), **wrong)

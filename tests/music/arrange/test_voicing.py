@@ -12,7 +12,7 @@ from etude.music.arrange import movement, voice, voiced_intervals
 from etude.music.theory import Chord
 
 # Every quality of the training songbooks.
-QUALITIES = (
+QUALITIES = (  # noqa: SIM905
     " m 7 maj7 m7 6 add9 m7b5 7b9 5 7sus4 sus4 m9 9 m6 dim7 maj9 9sus4 dim 7#5 7#9 69 m11 7#11 13 7b13 11 madd9 aug"
     " maj7#11 mMaj7 sus2 7alt maj13 mb6 9#11 7#5#9 sus4add9 madd11 7sus4b9 7b9b13 13sus4 7b5 add11 maj9#11 7b9#11"
     " 7#5b9 5add11 m13 m69 13b9 maj7#5 9#5 7sus2 7sus4b13 13#11 maj13#11 add#11 7#11b13 9b13 7#9#11 5#5 addb9 6sus2"
@@ -35,8 +35,7 @@ def test_every_chord_on_every_root_is_clear_and_says_what_it_is(quality: str) ->
             sounding = {(pitch - root) % 12 for pitch in voicing}
             tones = set(chord.intervals)
             assert sounding <= tones, "no tone that the chord has not"
-            assert sounding >= (tones & {3, 4} or tones & {2, 5}) & sounding | tones & {10, 11}
-            assert len(tones & {3, 4}) == 0 or sounding & {3, 4}
+            assert sounding >= (tones & {3, 4} or tones & {2, 5}) | tones & {10, 11}, "third or suspension, and seventh"
             if len(tones) <= 5 and "alt" not in canonical:
                 assert sounding >= tones & {1, 6, 8, 10, 11}, "sevenths and alterations"
             if bass != root and len(tones) < 6:

@@ -25,14 +25,14 @@ def test_a_whole_chart() -> None:
         "D major · 3/4 · ♩ = 90 · folk · 9 bars · 0:18\n"
         "\n"
         "[Verse]\n"
-        "| D                | A       Bm       | Bm          F#m  | %                |\n"
-        "  I                  V       vi         vi          iii\n"
-        "| G                |\n"
+        "| D               | A       Bm      | Bm          F#m | %               |\n"
+        "  I                 V       vi        vi          iii\n"
+        "| G               |\n"
         "  IV\n"
         "\n"
         "[Chorus]\n"
-        "| G                | A7sus4/G         | D                | %                |\n"
-        "  IV                 V7sus4/4           I\n"
+        "| G               | A7sus4/G        | D               | %               |\n"
+        "  IV                V7sus4/4          I\n"
     )
 
 
@@ -48,7 +48,7 @@ def test_a_bar_is_written_out_again_where_a_section_begins() -> None:
 
 @pytest.mark.parametrize(("bars", "rows"), [(1, 1), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
 def test_four_bars_a_row_at_most(bars: int, rows: int) -> None:
-    names = "D A G Em Bm F#m C B E".split()[:bars]
+    names = ["D", "A", "G", "Em", "Bm", "F#m", "C", "B", "E"][:bars]
     for width in (60, 80, 200):
         chart = render(song(" ".join(names)), width).splitlines()
         found = [line for line in chart if line.startswith("|")]

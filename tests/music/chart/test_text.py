@@ -151,14 +151,8 @@ def test_a_huge_text_is_refused_unread() -> None:
         parse_progression("?" * 10_000_000)
 
 
-pieces = st.lists(
-    st.sampled_from(
-        "D A/C# Bm7 F#m7b5 N.C. | || |: :| :|| % . / x2 3x [Verse] Verse: [Am] A: - , -> \n H x ( ) : [ ] C7(b9, #11)".split(
-            " "
-        )
-    ),
-    max_size=20,
-)
+PIECES = """D A/C# Bm7 F#m7b5 N.C. | || |: :| :|| % . / x2 3x [Verse] Verse: [Am] A: - , -> H x ( ) : [ ] C7(b9, #11)"""
+pieces = st.lists(st.sampled_from([*PIECES.split(), "\n"]), max_size=20)
 
 
 @given(st.text(max_size=60) | pieces.map(" ".join) | pieces.map("".join))

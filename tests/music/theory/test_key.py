@@ -19,6 +19,8 @@ QUALITIES = (
     "", "m", "7", "maj7", "m7", "6", "m6", "9", "sus4", "7sus4", "add9", "dim", "dim7", "m7b5", "aug", "7#5", "7b9",
     "7alt", "5", "mMaj7", "maj7#11", "13sus4", "(b5)",
 )  # fmt: skip
+# The circle of fifths: the first fifteen are tonics of major keys, the last fifteen of minor keys.
+CIRCLE = [letter + sign for sign in ("b", "", "#") for letter in "FCGDAEB"][1:19]
 MODES: tuple[Mode, ...] = ("major", "minor")
 pitches = st.integers(0, 11)
 keys = st.builds(Key.of, pitches, st.sampled_from(MODES))
@@ -81,15 +83,14 @@ def test_spelling_never_changes_a_chord(key: Key, chord: Chord) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("tonic", "C C# Db D D# Eb E F F# Gb G G# Ab A A# Bb B Cb".split())
+@pytest.mark.parametrize("tonic", [letter + sign for letter in "CDEFGAB" for sign in ("", "#", "b")])
 def test_a_key_names_each_pitch_once(tonic: str, mode: Mode) -> None:
     assert [pitch_class(name) for name in Key(tonic, mode).names] == list(range(12))
 
 
 @pytest.mark.parametrize(
     "key",
-    [Key(tonic) for tonic in "Cb Gb Db Ab Eb Bb F C G D A E B F# C#".split()]
-    + [Key(tonic, "minor") for tonic in "Ab Eb Bb F C G D A E B F# C# G# D# A#".split()],
+    [Key(tonic) for tonic in CIRCLE[:15]] + [Key(tonic, "minor") for tonic in CIRCLE[3:]],
     ids=str,
 )
 def test_a_scale_has_seven_letters_and_sharps_or_flats(key: Key) -> None:

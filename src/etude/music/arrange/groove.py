@@ -3,7 +3,8 @@
 A groove is a few lines of text that fill one bar each; a step lasts the bar divided by the number of characters, and
 `|` parts bars that take turns. `.` rests and `-` holds what was struck. Chords: `X`, `x`, `o` strike the whole chord
 (loud, medium, soft) and `a` to `d` one voice from the lowest up, which rings on. Bass: `R` or `r` the bass note, `F`
-its fifth, `O` its octave, `w` the next note of a walking bass. Drums: `X`, `x`, `o` again, a line for each drum.
+its fifth, `O` its octave, `w` the next note of a walk; a bass line never rests, so that it marks every change. Drums:
+`X`, `x`, `o` again, a line for each drum.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import islice
 from random import Random
 from typing import NamedTuple
 
@@ -83,7 +83,7 @@ _BOSSA = Groove(
     programs=(ELECTRIC_PIANO, ACOUSTIC_BASS),
 )
 _FOLK = Groove(
-    "acbdacbc|acbdacbd",
+    "acbdacbd",
     "R---F---",
     {KICK: "o...o...", STICK: "....o...", SHAKER: "xoxoxoxo"},
     (STICK, STICK),
@@ -121,7 +121,7 @@ def arrange(song: Song, seed: int = 0) -> tuple[Note, ...]:
     ]
     notes += [Note(ending, total - ending, pitch, _STRIKES["X"] - 4, "chords") for pitch in final.voicing]
     finished = (_finish(note, total, groove.swing, loudness[int(note.start / bar_length)]) for note in notes)
-    return tuple(sorted(finished, key=lambda note: (note.start, note.part, note.pitch)))
+    return _separate(sorted(finished, key=lambda note: (note.start, note.part, note.pitch)))
 
 
 def programs(song: Song) -> tuple[int, int]:
@@ -258,20 +258,23 @@ def _chord_notes(groove: Groove, spans: list[_Span], bar_length: Fraction, rando
     for span in spans:
         if not span.voicing:
             continue
-        hits = _hits(groove.chords, span, bar_length)
-        broken = [hit for hit in hits if hit.symbol in "abcd"]
-        if broken and len(broken) < len(span.voicing):  # too short to be broken
-            hits = [_Hit(span.start, span.end, "x")]
-        if not broken or len(hits) == 1:
-            for hit in hits:
-                for pitch in span.voicing:
-                    yield _note(hit.start, hit.end, pitch, _STRIKES[hit.symbol], "chords", random)
-            continue
-        voiced = [(hit, span.voicing[min("abcd".index(hit.symbol), len(span.voicing) - 1)]) for hit in hits]
-        for index, (hit, pitch) in enumerate(voiced):
-            bar_end = (hit.start // bar_length + 1) * bar_length
-            again = next((later.start for later, same in islice(voiced, index + 1, None) if same == pitch), span.end)
-            yield _note(hit.start, min(again, bar_end, span.end), pitch, _STRIKES[hit.symbol], "chords", random)
+        struck = [(hit, _voices(hit.symbol, span.voicing)) for hit in _hits(groove.chords, span, bar_length)]
+        if {pitch for _, pitches in struck for pitch in pitches} != set(span.voicing):  # too short to be broken
+            struck[0] = (struck[0][0], span.voicing)
+        for hit, pitches in struck:
+            end = hit.end
+            if hit.symbol in "abcd":  # rings on
+                end = min(span.end, (hit.start // bar_length + 1) * bar_length)
+            for pitch in pitches:
+                yield _note(hit.start, end, pitch, _STRIKES[hit.symbol], "chords", random)
+
+
+def _voices(symbol: str, voicing: Voicing) -> Voicing:
+    """What a symbol of the chords' line strikes; of three voices `d` is the highest, of five the highest two."""
+    first = "abcd".find(symbol)
+    if first < 0:
+        return voicing
+    return voicing[first : first + 1 if first < 3 else None] or voicing[-1:]
 
 
 def _bass_notes(groove: Groove, spans: list[_Span], bar_length: Fraction, random: Random) -> Iterator[Note]:
@@ -283,8 +286,6 @@ def _bass_notes(groove: Groove, spans: list[_Span], bar_length: Fraction, random
             continue
         is_final = index == len(spans) - 1
         hits = [_Hit(span.start, span.end, "R")] if is_final else _hits(groove.bass, span, bar_length)
-        if hits[0].start > span.start:  # the bass marks every change
-            hits.insert(0, _Hit(span.start, hits[0].start, "r"))
         following = None if is_final else spans[index + 1].chord.bass
         for place, hit in enumerate(hits):
             if place == 0:
@@ -393,6 +394,17 @@ def _finish(note: Note, total: Fraction, swing: bool, louder: int) -> Note:
     if swing:
         start, end = _swung(start), _swung(end)
     return Note(start, end - start, note.pitch, min(127, max(1, note.velocity + louder)), note.part)
+
+
+def _separate(notes: list[Note]) -> tuple[Note, ...]:
+    """End each note where its own pitch is struck again."""
+    separate: list[Note] = []
+    struck: dict[tuple[Part, int], Fraction] = {}
+    for note in reversed(notes):
+        again = struck.get((note.part, note.pitch), note.end)
+        separate.append(note if note.end <= again else replace(note, length=again - note.start))
+        struck[note.part, note.pitch] = note.start
+    return tuple(reversed(separate))
 
 
 def _swung(time: Fraction) -> Fraction:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import BinaryIO
 
-import mido  # type: ignore[import-untyped]
+import mido
 
 from etude.files import output
 from etude.music.arrange import Note, Part, programs

@@ -76,7 +76,7 @@ _TONES = {
 }  # fmt: skip
 # Which natural tones an altered one stands in for.
 _REPLACES = {
-    "b5": {7}, "#5": {7}, "b9": {2}, "#9": {2}, "b13": {9}, "alt": {7}, "no3": {3, 4}, "no5": {7},
+    "b5": {7}, "#5": {7}, "b9": {2}, "#9": {2}, "alt": {7}, "no3": {3, 4}, "no5": {7},
 }  # fmt: skip
 # A chord tone's letter, in steps above the root's.
 LETTER_STEPS = {3: 2, 4: 2, 6: 4, 7: 4, 8: 4, 10: 6, 11: 6}
@@ -302,7 +302,7 @@ def _tones(parts: _Parts, match: re.Match[str], bracketed: bool) -> tuple[str, .
         fits = said["sign"] in "#b" or said["degree"] == "5" or parts.extension != ""  # `Cm-9` is often meant as Cm9
         name = {"+": "#", "-": "b"}.get(said["sign"], said["sign"]) + said["degree"]
         name = {"b10": "#9", "b6": "b13", "#4": "#11"}.get(name, name)
-        tones = ("b6" if name == "b13" and parts.triad == "m" and not parts.extension else name,)
+        tones = ("b6" if name == "b13" and parts.triad in ("m", "dim") and not parts.extension else name,)
     if not fits:
         raise ChordError(match.string, match.start(), f"{written!r} does not go with what stands before it")
     return tones
@@ -312,12 +312,15 @@ def _add(parts: _Parts, tone: str, match: re.Match[str]) -> None:
     """Add a tone; a contradiction or a repetition is an error, not an overwrite."""
     if tone not in _TONES:
         raise ChordError(match.string, match.start(), f"{match.group()!r} is not a chord tone")
+    both = {tone, *parts.modifiers}
     contradicted = (
         tone in parts.modifiers
         or "alt" in parts.modifiers
         or (tone == "alt" and bool(parts.modifiers or parts.triad or parts.suspension))
         or (tone in ("b5", "#5") and parts.triad in ("dim", "aug"))
         or (tone in ("#9", "add#9") and parts.triad in ("m", "dim"))
+        or ("add9" in both and bool({"b9", "#9"} & both))
+        or {"add13", "b13"} <= both
         or (tone == "no3" and bool(parts.triad or parts.suspension))
         or (tone == "add3" and not parts.suspension)
     )
@@ -328,26 +331,29 @@ def _add(parts: _Parts, tone: str, match: re.Match[str]) -> None:
 
 def _normal(parts: _Parts) -> _Parts:
     """The one form of what can be written in several: `+M7` is `maj7#5`, `m(b5)` `dim`, `7(9)` `9`, `(no3)` `5`."""
-    triad, extension, modifiers = parts.triad, parts.extension, set(parts.modifiers)
+    triad, extension = parts.triad, parts.extension
+    if extension == "11" and parts.suspension == "sus4":
+        extension = "9"
+    held = {*_EXTENSIONS[extension], *_SUSPENSIONS[parts.suspension]}
+    modifiers = {each for each in parts.modifiers if not (each[:3] == "add" and set(_TONES[each]) <= held)}
     for added, joined in _JOINED.items():
-        if added in modifiers and extension in joined and (triad, added) != ("m", "add13"):
+        if added in modifiers and extension in joined and not (added == "add13" and triad in ("m", "dim")):
             extension = joined[extension]
             modifiers.remove(added)
-    held = {*_EXTENSIONS[extension], *_SUSPENSIONS[parts.suspension]}
-    modifiers = {each for each in modifiers if not (each[:3] == "add" and set(_TONES[each]) <= held)}
-    if triad == "m" and "b5" in modifiers and (extension in ("", "6") or extension.startswith("maj")):
+    if "b6" in modifiers and extension:
+        modifiers = modifiers - {"b6"} | {"b13"}
+    one_fifth = not {"b5", "#5"} <= modifiers
+    if triad == "m" and "b5" in modifiers and one_fifth and (extension in ("", "6") or extension.startswith("maj")):
         triad, extension = "dim", "dim7" if extension == "6" else extension
         modifiers.remove("b5")
     if triad == "aug" and extension:
         triad = ""
         modifiers.add("#5")
-    if not triad and not extension and not parts.suspension:
-        for modifier, other in (("#5", "aug"), ("no3", "5")):
+    if not triad and not extension and not parts.suspension and one_fifth:
+        for modifier, other in (("no3", "5"), ("#5", "aug")):
             if modifier in modifiers and not triad:
                 triad = other
                 modifiers.remove(modifier)
-    if extension == "11" and parts.suspension == "sus4":
-        extension = "9"
     return _Parts(triad, extension, modifiers, parts.suspension)
 
 
@@ -370,6 +376,8 @@ def _intervals(parts: _Parts) -> tuple[int, ...]:
         tones.add(5)
     if parts.suspension:
         tones -= {3, 4}
+    if "b13" in parts.modifiers and parts.extension.endswith("13"):
+        tones.remove(9)
     for name in parts.modifiers:
         tones -= _REPLACES.get(name, set())
     for name in parts.modifiers:

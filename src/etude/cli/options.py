@@ -1,0 +1,62 @@
+"""Options that several verbs share, read the same way everywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..music.theory import Chord, Key
+from ..sampling import GREEDY, Sampling, SamplingError
+
+PromptArgument = Annotated[str, typer.Argument(help="Chords, such as 'D A Bm F#m' or '| D A | Bm . . F#m |'.")]
+ModelOption = Annotated[str, typer.Option("--model", help="A bundled model or a model directory.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+SeedOption = Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="The prompt's key, such as D or 'F# minor'.", show_default="detected from the prompt"),
+]
+GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always the likeliest.")]
+TemperatureOption = Annotated[float, typer.Option(help="Above 1 bolder, below 1 safer, 0 greedy.")]
+TopKOption = Annotated[int, typer.Option(help="Choose among the k likeliest; 0 is all.")]
+TopPOption = Annotated[float, typer.Option(help="Choose among the likeliest that sum to this probability.")]
+
+
+def read_key(text: str | None) -> Key | None:
+    """The key of `--key`."""
+    return None if text is None else Key.parse(text)
+
+
+def read_sampling(greedy: bool, temperature: float, top_k: int, top_p: float) -> Sampling:
+    """The settings of the sampling options; a wrong one is wrong usage."""
+    try:
+        return GREEDY if greedy else Sampling(temperature, top_k, top_p)
+    except SamplingError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on standard output."""
+    json.dump(document, sys.stdout, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def say(message: str) -> None:
+    """A remark for the person, on standard error."""
+    print(message, file=sys.stderr)
+
+
+def warn_unfamiliar(chords: tuple[Chord, ...], key: Key, nearest: list[Chord]) -> None:
+    """Say which chords the model had to read as simpler ones; the song keeps them as they are."""
+    for chord, read_as in zip(chords, nearest, strict=True):
+        say(f"note: the model does not know {key.name(chord)} and reads it as {key.name(read_as)}")
+
+
+def check_directory(path: Path) -> None:
+    """Refuse a file where a folder must be, before any work is done."""
+    if path.exists() and not path.is_dir():
+        raise typer.BadParameter(f"{path} is a file; name a folder")

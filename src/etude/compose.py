@@ -1,0 +1,253 @@
+"""Where the model meets the music: chords in, a whole song out.
+
+A form is letters: `AABA`. The prompt opens the first section and the model writes on in bars; a letter that returns
+brings its bars back; a new letter begins on another chord than the sections before it; the last section ends on the
+cadence, of a few, that the model finds likeliest. All in the model's full chord form (see `tokens.chords`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engines.array import ArrayEngine
+from .errors import EtudeError
+from .model import ChordModel, Prompt, detect_key, read_prompt
+from .music.chart import parse_progression, render_html
+from .music.theory import Bar, Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
+from .sampling import Sampling, choose, probabilities
+from .tokens.chords import GENRES, anchor_of
+
+MAX_BARS = 512
+MAX_SECTIONS = 32
+DEFAULT_FORM = "AABA"
+SECTION_BARS = 8
+TEMPOS = {"jazz": 144.0, "rock": 120.0, "folk": 96.0, "carol": 92.0, "c-pop": 84.0, "standards": 120.0}
+DEFAULT_GENRE, DEFAULT_TEMPO = "pop", 104.0
+DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.92)
+
+# Roots in semitones above the tonic, with qualities, for the bars before the last; the last bar is the tonic's.
+_CADENCES: dict[str, tuple[tuple[tuple[int, str], ...], ...]] = {
+    "major": (((7, ""),), ((7, "7"),), ((5, ""),), ((5, ""), (7, "")), ((2, "m7"), (7, "7")), ((10, ""),)),
+    "minor": (((7, "7"),), ((7, ""),), ((5, "m"),), ((2, "m7b5"), (7, "7")), ((10, ""),), ((8, ""), (10, ""))),
+}
+
+
+class ComposeError(EtudeError):
+    """A song that cannot be made as asked; the message says why and what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A song, the prompt it grew from, and what the model added: `continuation`, a change an entry."""
+
+    song: Song
+    prompt: tuple[Chord, ...]
+    continuation: tuple[Chord, ...]
+    seed: int
+    unfamiliar: tuple[Chord, ...]
+
+    def _repr_html_(self) -> str:
+        return render_html(self.song)
+
+
+def compose(
+    prompt: Prompt,
+    model: ChordModel,
+    *,
+    bars: int | None = None,
+    form: str | None = None,
+    chords: int | None = None,
+    key: Key | None = None,
+    tempo: float | None = None,
+    meter: Meter | None = None,
+    genre: str | None = None,
+    sampling: Sampling = DEFAULT_SAMPLING,
+    seed: int = 0,
+    title: str = "",
+) -> Composition:
+    """Write a song from a progression.
+
+    `form` is letters (default AABA), `bars` the song's length (default 8 a letter, more where the prompt is longer);
+    `chords` instead asks for just so many changes after the prompt, a bar each, without a form. `key` says which key
+    the prompt is in (default: detected), `tempo` is in quarter notes a minute. Raises `ChordError`, `ComposeError`.
+    """
+    changes = read_prompt(prompt)
+    key = key or detect_key(prompt, changes)
+    genre = DEFAULT_GENRE if genre is None else genre
+    if genre not in GENRES:
+        raise ComposeError(f"unknown genre {genre!r}; known: {', '.join(GENRES)}")
+    blank = Song(title, key, (), meter or Meter(), TEMPOS.get(genre, DEFAULT_TEMPO) if tempo is None else tempo, genre)
+    if chords is not None:
+        if bars is not None or form is not None:
+            raise ComposeError("chords asks for changes without a form: leave bars and form out, or chords")
+        if not 1 <= chords <= MAX_BARS:
+            raise ComposeError(f"chords must be 1 to {MAX_BARS}, not {chords}")
+        generated = model.generate(changes, chords, sampling, seed)
+        written = _prompt_bars(prompt)
+        song = replace(blank, sections=(Section("", (*written, *map(Bar.of, generated))),))
+        return Composition(song, changes, generated, seed, model.unfamiliar(changes))
+    opening = _prompt_bars(prompt)
+    plan = _plan(form or DEFAULT_FORM, bars, len(opening))
+    writer = _Writer(model, blank, sampling, np.random.default_rng(seed))
+    song = replace(blank, sections=writer.write(plan, opening))
+    before = len(merge_changes(opening))
+    continuation = tuple(change.chord for change in song.changes()[before:])
+    return Composition(song, changes, continuation, seed, model.unfamiliar(changes))
+
+
+def _prompt_bars(prompt: Prompt) -> tuple[Bar, ...]:
+    return parse_progression(prompt).bars if isinstance(prompt, str) else tuple(map(Bar.of, prompt))
+
+
+def _plan(form: str, bars: int | None, opening: int) -> list[tuple[str, int]]:
+    """Letters and lengths in bars: equal shares, the first section at least as long as the prompt."""
+    letters = list(form.upper())
+    if not letters or len(letters) > MAX_SECTIONS or not all("A" <= letter <= "D" for letter in letters):
+        raise ComposeError(f"a form is 1 to {MAX_SECTIONS} letters from A to D, such as AABA, not {form!r}")
+    if bars is None:
+        bars = len(letters) * max(SECTION_BARS, -(-opening // 4) * 4)
+    if not 2 <= bars <= MAX_BARS:
+        raise ComposeError(f"a song has 2 to {MAX_BARS} bars, not {bars}")
+    if bars < opening + 2:
+        raise ComposeError(f"the prompt alone has {opening} bars and an ending needs 2 more: ask for {opening + 2} or more")
+    share, rest = divmod(bars, len(letters))
+    if share < 1 or (len(letters) == 1 and bars < 2):
+        raise ComposeError(f"{len(letters)} sections do not fit into {bars} bars: ask for more bars or fewer letters")
+    lengths = [share + (index < rest) for index in range(len(letters))]
+    # A prompt longer than its share borrows bars from the other sections, as far as they have them.
+    missing = opening - lengths[0] if len(letters) > 1 else 0
+    for index in range(len(letters) - 1, 0, -1):
+        taken = min(max(0, missing), lengths[index] - 2)
+        if taken > 0:
+            lengths[index] -= taken
+            lengths[0] += taken
+            missing -= taken
+    if missing > 0:
+        raise ComposeError(f"the prompt's {opening} bars leave too few of {bars} for the form {form}: ask for more bars")
+    return list(zip(letters, lengths, strict=True))
+
+
+class _Writer:
+    """Writes sections with one engine, which hears everything written so far."""
+
+    def __init__(self, model: ChordModel, blank: Song, sampling: Sampling, rng: np.random.Generator) -> None:
+        self.tokenizer, self.blank, self.sampling, self.rng = model.tokenizer, blank, sampling, rng
+        self.engine: ArrayEngine = model.engine()
+        self.chord_mask = model.chord_mask
+        self.anchor = 0
+        self.running = Fraction(1)  # the length that holds until another is given
+        self.logits: NDArray[np.float32] = np.zeros(0, np.float32)
+        # Lengths that a metre can count: whole bars and its beats.
+        beats = blank.meter.beats // 3 if blank.meter.unit == 8 and blank.meter.beats % 3 == 0 else blank.meter.beats
+        self.grid = Fraction(1, beats)
+
+    def write(self, plan: Sequence[tuple[str, int]], opening: tuple[Bar, ...]) -> tuple[Section, ...]:
+        blank = self.blank
+        self.anchor = anchor_of(chord for bar in opening for chord, _ in bar.chords)
+        header = self.tokenizer.header(blank.genre, blank.meter, blank.key, self.anchor)
+        self.logits = self.engine.start(header)
+        longest = {letter: max(length for other, length in plan if other == letter) for letter, _ in plan}
+        known: dict[str, tuple[Bar, ...]] = {}
+        sections: list[Section] = []
+        for index, (letter, length) in enumerate(plan):
+            self._feed(self.tokenizer.tag_id(letter))
+            last = index == len(plan) - 1
+            start = known.get(letter, opening if index == 0 else ())[:length]
+            if letter in known and not last:
+                self._hear(start)
+                sections.append(Section(letter, start))
+                continue
+            ending = min(2, length - 1) if last else 0
+            start = start[: length - ending] if last else start
+            avoid = {bars[0].chords[0][0] for bars in known.values()} if not start else set()
+            self._hear(start)
+            wanted = length if last else longest[letter]
+            written = self._continue(wanted - ending, start, avoid)
+            if last:
+                written = (*written, *self._cadence(wanted - len(written), written))
+            known.setdefault(letter, written)
+            sections.append(Section(letter, written[:length]))
+        return tuple(sections)
+
+    def _feed(self, token: int) -> None:
+        self.logits = self.engine.step(token)
+
+    def _hear(self, bars: Sequence[Bar]) -> None:
+        """Let the engine read bars that are already decided."""
+        for change in merge_changes(bars):
+            self._feed(self.tokenizer.chord_id(self.tokenizer.nearest(change.chord), self.anchor))
+            for token in self.tokenizer.length_tokens(change.length, self.running):
+                self._feed(token)
+            self.running = change.length
+
+    def _continue(self, bars: int, start: tuple[Bar, ...], avoid: set[Chord]) -> tuple[Bar, ...]:
+        """Chords and lengths from the model until `bars` bars are full; the first new chord is none of `avoid`."""
+        changes = [(change.chord, change.length) for change in merge_changes(start)]
+        room = Fraction(bars - len(start))
+        while room > 0:
+            allowed = self.chord_mask.copy()
+            if changes:
+                allowed[self.tokenizer.chord_id(self.tokenizer.nearest(changes[-1][0]), self.anchor)] = False
+            for chord in avoid if not changes else ():
+                allowed[self.tokenizer.chord_id(self.tokenizer.nearest(chord), self.anchor)] = False
+            allowed[self.tokenizer.n_chords - 1] = False  # a song that falls silent by itself is no help
+            token = choose(self.logits, self.sampling, self.rng, allowed)
+            self._feed(token)
+            length = self._length(room)
+            changes.append((self.tokenizer.chord(token, self.anchor), length))
+            room -= length
+        return tuple(split_into_bars(changes))
+
+    def _length(self, room: Fraction) -> Fraction:
+        """How long the chord just written lasts: on the metre's beats, to the end of its bar or in whole bars."""
+        position = -room % 1  # within the bar
+        fits = {
+            token: length
+            for token, length in self.tokenizer.length_ids.items()
+            if length <= min(room, 2) and (length % 1 == 0 if position == 0 and length >= 1 else length <= 1 - position)
+            and length % self.grid == 0
+        }  # fmt: skip
+        allowed = np.zeros_like(self.chord_mask)
+        allowed[list(fits)] = True
+        stays = self.running in fits.values()
+        if stays:  # saying nothing keeps the running length: any other token means that
+            allowed |= self.chord_mask
+            allowed[[token for token, length in fits.items() if length == self.running]] = False
+        token = choose(self.logits, self.sampling, self.rng, allowed)
+        if token in fits:
+            self._feed(token)
+            self.running = fits[token]
+        return self.running
+
+    def _cadence(self, bars: int, before: Sequence[Bar]) -> Iterator[Bar]:
+        """The ending of so many bars (1 or 2): the likeliest cadence here, and the tonic for the last bar."""
+        key, last = self.blank.key, before[-1].chords[-1][0] if before else None
+        tonic = Chord(key.pitch_class, "" if key.mode == "major" else "m", key.pitch_class)
+        if bars == 1:
+            return iter((Bar.of(tonic),))
+        candidates = []
+        for steps in _CADENCES[key.mode]:
+            approach = [self._chord_above(interval, quality) for interval, quality in steps]
+            if approach[0] != last and all(self.tokenizer.can_say(chord) for chord in approach):
+                candidates.append(approach)
+        best = max(candidates, key=lambda approach: self._likelihood([*approach, tonic]))
+        return iter((Bar.of(*best), Bar.of(tonic)))
+
+    def _chord_above(self, interval: int, quality: str) -> Chord:
+        root = (self.blank.key.pitch_class + interval) % 12
+        return Chord(root, quality, root)
+
+    def _likelihood(self, chords: Sequence[Chord]) -> float:
+        """Mean log-probability of chords that would follow now, lengths left open."""
+        engine, logits, total = self.engine.fork(), self.logits, 0.0
+        for chord in chords:
+            token = self.tokenizer.chord_id(self.tokenizer.nearest(chord), self.anchor)
+            total += math.log(probabilities(logits, self.chord_mask)[token])
+            logits = engine.step(token)
+        return total / len(chords)

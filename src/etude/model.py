@@ -1,0 +1,160 @@
+"""A model that is loaded and ready: an engine, its tokenizer, and what they can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engines.array import ArrayEngine
+from .gpt.config import GPTConfig
+from .errors import EtudeError
+from .gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
+from .music.chart import parse_progression
+from .music.theory import Chord, Key, describe
+from .sampling import Sampling, choose, probabilities
+from .tokens.chords import ChordTokenizer
+from .training.evaluation import Ints, Predict, baseline_predictors, windows
+from .training.ngram import NGramModel
+
+BUNDLED = ("chords",)
+Prompt = str | Sequence[Chord]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A possible next chord. `symbol` and `numeral` are as the key has them; `probability` is over all chords."""
+
+    chord: Chord
+    symbol: str
+    probability: float
+    numeral: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestions:
+    """Ranked next chords after `prompt`; `unfamiliar` are chords the model had to read as a simpler one."""
+
+    prompt: tuple[Chord, ...]
+    key: Key
+    candidates: tuple[Candidate, ...]
+    unfamiliar: tuple[Chord, ...]
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><b>{c.symbol}</b></td><td>{c.numeral}</td><td>{c.probability:.1%}</td><td>{c.reason}</td></tr>"
+            for c in self.candidates
+        )
+        heads = "".join(f"<th>{head}</th>" for head in ("chord", "numeral", "probability", "reason"))
+        return f"<table><caption>{self.key}</caption><tr>{heads}</tr>{rows}</table>"
+
+
+class ChordModel:
+    """`etude.load("chords")`. Asking it changes nothing in it; the same question gets the same answer."""
+
+    def __init__(self, model: ModelFiles, directory: Path) -> None:
+        self.directory = directory
+        self.config: GPTConfig = model.config
+        self.tokenizer: ChordTokenizer = model.tokenizer
+        self.card = model.card
+        self._weights = model.weights
+
+    def engine(self) -> ArrayEngine:
+        """A new engine with this model's weights and an empty context."""
+        return ArrayEngine(self.config, self._weights)
+
+    @cached_property
+    def chord_mask(self) -> NDArray[np.bool_]:
+        """[V]: which ids are chords."""
+        return np.arange(self.config.vocab_size) < self.tokenizer.n_chords
+
+    def suggest(self, prompt: Prompt, top: int = 5, key: Key | None = None) -> Suggestions:
+        """The likeliest next chords. Raises `ChordError` for a prompt that cannot be read."""
+        chords = read_prompt(prompt)
+        key = key or detect_key(prompt, chords)
+        encoded = self.tokenizer.encode_changes(chords)
+        logits = self.engine().start(encoded.ids)[: self.tokenizer.n_chords]  # [n_chords]
+        p = probabilities(logits)
+        candidates = []
+        for token in np.argsort(-p, kind="stable")[:top]:
+            chord = self.tokenizer.chord(int(token), encoded.anchor)
+            reason = describe(chord, chords[-1], key)
+            candidates.append(Candidate(chord, key.name(chord), float(p[token]), key.numeral(chord), reason))
+        return Suggestions(chords, key, tuple(candidates), self.unfamiliar(chords))
+
+    def generate(
+        self, prompt: Prompt, chords: int = 8, sampling: Sampling | None = None, seed: int = 0
+    ) -> tuple[Chord, ...]:
+        """The next `chords` changes, each other than the one before it. Raises `ChordError`."""
+        if chords < 0:
+            raise EtudeError(f"chords must be 0 or more, not {chords}")
+        rng, sampling = np.random.default_rng(seed), sampling or Sampling()
+        encoded = self.tokenizer.encode_changes(read_prompt(prompt))
+        engine, generated = self.engine(), list(encoded.ids)
+        logits = engine.start(generated) if chords else np.zeros(0, np.float32)
+        for index in range(chords):
+            allowed = self.chord_mask.copy()
+            allowed[generated[-1]] = False
+            generated.append(choose(logits, sampling, rng, allowed))
+            if index + 1 < chords:
+                logits = engine.step(generated[-1])
+        return tuple(self.tokenizer.chord(token, encoded.anchor) for token in generated[len(encoded.ids) :])
+
+    def predictor(self) -> Predict:
+        """How this model says the chords of a song, as `training.evaluation.score` asks for it."""
+
+        def predict(ids: Ints) -> NDArray[np.float32]:
+            engine, parts = self.engine(), []
+            for start, scored, end in windows(len(ids) - 1, self.config.block_size):
+                parts.append(engine.start_all(ids[start:end].tolist())[scored - start :, : self.tokenizer.n_chords])
+            return np.concatenate(parts)[1:]
+
+        return predict
+
+    def baselines(self) -> dict[str, Predict]:
+        """The n-gram models of the songs this model was trained on. Raises `ModelError` where they were not kept."""
+        path = self.directory / NGRAMS
+        try:
+            return baseline_predictors(NGramModel.load(path), self.tokenizer)
+        except FileNotFoundError:
+            raise ModelError(f"{path}: missing, so there are no baselines; evaluate with --no-baselines") from None
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+
+    def unfamiliar(self, chords: Sequence[Chord]) -> tuple[Chord, ...]:
+        """The chords that the tokenizer cannot say, each once."""
+        return tuple(dict.fromkeys(chord for chord in chords if not self.tokenizer.can_say(chord)))
+
+
+def load(name: str | Path) -> ChordModel:
+    """A bundled model by name, or a model directory. Raises `ModelError`."""
+    if name in BUNDLED:
+        path = Path(str(files("etude.assets").joinpath(str(name))))
+        return ChordModel(load_model(path), path)
+    path = Path(name)
+    if not path.is_dir():
+        raise ModelError(f"{name}: no such model directory, and no bundled model; bundled: {', '.join(BUNDLED)}")
+    return ChordModel(load_model(path), path)
+
+
+def read_prompt(prompt: Prompt) -> tuple[Chord, ...]:
+    """The changes of a prompt: chords in order, immediate repeats merged."""
+    chords = parse_progression(prompt).chords if isinstance(prompt, str) else tuple(prompt)
+    if not chords:
+        raise EtudeError("the prompt has no chords; give one at least, such as C")
+    return tuple(chord for i, chord in enumerate(chords) if i == 0 or chord != chords[i - 1])
+
+
+def detect_key(prompt: Prompt, chords: Sequence[Chord]) -> Key:
+    """The progression's key, spelled with flats where the prompt writes more of them than sharps."""
+    flats = None
+    if isinstance(prompt, str):
+        roots = [word[1:2] for word in prompt.replace("|", " ").split() if word[:1] in "ABCDEFG"]
+        flats = roots.count("b") > roots.count("#") if {"b", "#"} & set(roots) else None
+    return Key.detect(chords, prefer_flats=flats)
