@@ -26,7 +26,7 @@ def test_the_file_appears_whole_and_alone(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "song.mid"
     path.write_bytes(b"old")
-    with pytest.raises(type(error)), atomic_write(path) as file:
+    with pytest.raises(type(error)), atomic_write(path) as file:  # noqa: PT012
         file.write(b"new")
         raise error
     assert path.read_bytes() == b"old"
@@ -37,7 +37,8 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "song.mid"
     with pytest.raises(FileNotFoundError) as caught, atomic_write(path):
         pass
-    assert caught.value.filename == str(path) and "No such file" in str(caught.value)
+    assert caught.value.filename == str(path)
+    assert "No such file" in str(caught.value)
     with pytest.raises(IsADirectoryError), atomic_write(tmp_path):
         pass
     assert os.listdir(tmp_path) == []
@@ -61,14 +62,16 @@ def test_permissions_links_and_pipes(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with atomic_write(tmp_path / "link") as file:
         file.write(b"2")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"2"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"2"
     # A pipe of our own: a broken `atomic_write`, run by root, would replace the machine's /dev/null by a file.
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
         with atomic_write(tmp_path / "pipe") as file:
             file.write(b"3")
-        assert os.read(reader, 10) == b"3" and stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+        assert os.read(reader, 10) == b"3"
+        assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     finally:
         os.close(reader)
 

@@ -1,7 +1,7 @@
 """Étude: one small GPT that you can read, train and hear.
 
-`etude.load("chords")` gives a model to ask; `etude.compose("D A Bm F#m")` writes a song; `etude.train(...)` makes a model
-of your own songs. Nothing heavy is imported until it is asked for.
+`etude.load("chords")` gives a model to ask; `etude.compose("D A Bm F#m")` writes a song; `etude.train(...)` makes a
+model of your own songs. Nothing heavy is imported until it is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .compose import Composition
+    from .composer import Composition
     from .model import ChordModel, Prompt
 
 __version__ = "0.1.0"
@@ -26,14 +26,16 @@ def load(name: str | Path = "chords") -> ChordModel:
 
 
 def compose(prompt: Prompt, model: str | Path | ChordModel = "chords", **options: Any) -> Composition:
-    """A whole song that begins with `prompt`; the options are those of `etude.compose.compose`."""
-    from .compose import compose as write_song
+    """A whole song that begins with `prompt`; the options are those of `etude.composer.compose`."""
+    from .composer import compose as write_song
     from .model import ChordModel
 
     return write_song(prompt, model if isinstance(model, ChordModel) else load(model), **options)
 
 
-def train(corpus: str | Path, output: str | Path, recipe: str = "chords", resume: bool = False, **settings: Any) -> Path:
+def train(
+    corpus: str | Path, output: str | Path, recipe: str = "chords", resume: bool = False, **settings: Any
+) -> Path:
     """Train on a file of songs (see `corpus.songs`) into a model directory; the settings are the recipe's fields."""
     from pathlib import Path
 

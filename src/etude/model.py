@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engines.array import ArrayEngine
-from .gpt.config import GPTConfig
 from .errors import EtudeError
+from .gpt.config import GPTConfig
 from .gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
 from .music.chart import parse_progression
 from .music.theory import Chord, Key, describe

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from ..compose import DEFAULT_FORM, DEFAULT_GENRE, DEFAULT_SAMPLING, DEFAULT_TEMPO, compose as write_song
+from ..composer import DEFAULT_FORM, DEFAULT_GENRE, DEFAULT_SAMPLING, DEFAULT_TEMPO
+from ..composer import compose as write_song
 from ..errors import EtudeError
 from ..model import load
 from ..music.arrange import Note, arrange
@@ -49,11 +50,10 @@ def register(app: typer.Typer) -> None:
     def compose(
         prompt: PromptArgument,
         output: Annotated[
-            list[Path] | None, typer.Option("-o", "--output", help=f"A file to write ({', '.join(WRITERS)}); repeatable.")
+            list[Path] | None,
+            typer.Option("-o", "--output", help=f"A file to write ({', '.join(WRITERS)}); repeatable."),
         ] = None,
-        form: Annotated[
-            str | None, typer.Option(help="Sections by letter.", show_default=DEFAULT_FORM)
-        ] = None,
+        form: Annotated[str | None, typer.Option(help="Sections by letter.", show_default=DEFAULT_FORM)] = None,
         bars: Annotated[int | None, typer.Option(help="Bars in all.", show_default="8 a section")] = None,
         chords: Annotated[
             int | None, typer.Option(help="Just so many chords after the prompt, a bar each; no form.", min=1)
@@ -62,8 +62,10 @@ def register(app: typer.Typer) -> None:
         tempo: Annotated[
             float | None,
             typer.Option(
-                help="Quarter notes a minute.", show_default=f"by genre; {DEFAULT_TEMPO:g} for {DEFAULT_GENRE}",
-                min=MIN_TEMPO, max=MAX_TEMPO,
+                help="Quarter notes a minute.",
+                show_default=f"by genre; {DEFAULT_TEMPO:g} for {DEFAULT_GENRE}",
+                min=MIN_TEMPO,
+                max=MAX_TEMPO,
             ),
         ] = None,
         meter: Annotated[str, typer.Option(help="Such as 3/4 or 6/8.")] = "4/4",

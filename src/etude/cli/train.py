@@ -11,8 +11,9 @@ import typer
 
 from ..corpus.songs import read_songs, split_songs
 from ..errors import EtudeError
-from ..training.recipes import RECIPES, recipe as find_recipe
-from .options import JsonOption, SeedOption, check_directory, print_json, say
+from ..training.recipes import RECIPES
+from ..training.recipes import recipe as find_recipe
+from .options import JsonOption, check_directory, print_json, say
 
 if TYPE_CHECKING:
     from ..training.loop import Progress
@@ -27,15 +28,21 @@ def register(app: typer.Typer) -> None:
         output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder, a model directory at its end.")],
         recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "chords",
         validation: Annotated[
-            Path | None, typer.Option(help="Songs to validate on.", show_default="valid.* beside the corpus, or a twentieth of it")
+            Path | None,
+            typer.Option(help="Songs to validate on.", show_default="valid.* beside the corpus, or a twentieth of it"),
         ] = None,
         steps: Annotated[int | None, typer.Option(help="Optimiser steps.", show_default="the recipe's", min=1)] = None,
         minutes: Annotated[
-            float | None, typer.Option(help="Wall-clock budget instead of steps; the schedule is fitted to it.", min=0.01)
+            float | None,
+            typer.Option(help="Wall-clock budget instead of steps; the schedule is fitted to it.", min=0.01),
         ] = None,
-        seed: Annotated[int | None, typer.Option(help="The same seed gives the same model.", show_default="the recipe's", min=0)] = None,
+        seed: Annotated[
+            int | None, typer.Option(help="The same seed gives the same model.", show_default="the recipe's", min=0)
+        ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-        settings: Annotated[list[str] | None, typer.Option("--set", help="A recipe setting, key=value; repeatable.")] = None,
+        settings: Annotated[
+            list[str] | None, typer.Option("--set", help="A recipe setting, key=value; repeatable.")
+        ] = None,
         as_json: JsonOption = False,
     ) -> None:
         """Train a model on songs. Ctrl-C saves; --resume goes on where it was, to the bit.
@@ -82,7 +89,10 @@ class _progress:  # noqa: N801 - used as a context manager only
         self.bar: Progress | None = None
         if sys.stderr.isatty():
             self.bar = Progress(
-                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
                 console=Console(stderr=True),
             )
             self.bar.start()

@@ -12,8 +12,9 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ..errors import EtudeError
 from ..music.theory import Bar, Chord, ChordError, Key, Meter, Section, Song
@@ -69,7 +70,9 @@ def split_songs(
     Without `validation`, a file named `valid` beside a corpus file named `train` is taken; without that, every
     twentieth group by the digest of its name.
     """
-    beside = [path.with_name(path.name.replace("train", "valid", 1)) for path in corpus if path.name.startswith("train")]
+    beside = [
+        path.with_name(path.name.replace("train", "valid", 1)) for path in corpus if path.name.startswith("train")
+    ]
     found = validation or next((path for path in beside if path.is_file()), None)
     if found is not None:
         held_out = read_songs(found)
@@ -91,8 +94,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as raw:
             gzipped = raw.read(2) == b"\x1f\x8b"
-        stream: IO[bytes]
-        with gzip.open(path, "rb") if gzipped else path.open("rb") as stream:
+        with cast("IO[bytes]", gzip.open(path, "rb") if gzipped else path.open("rb")) as stream:
             number = 0
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
@@ -137,9 +139,7 @@ def _chart(record: dict[str, Any], changes: tuple[Chord, ...]) -> Song | None:
         if isinstance(section, dict) and isinstance(section.get("bar"), int) and 0 <= section["bar"] < len(bars):
             starts[section["bar"]] = str(section.get("label", ""))
     edges = [*sorted(starts), len(bars)]
-    sections = tuple(
-        Section(starts[start], tuple(bars[start:end])) for start, end in zip(edges, edges[1:], strict=False)
-    )
+    sections = tuple(Section(starts[start], tuple(bars[start:end])) for start, end in pairwise(edges))
     key = _key(record, changes)
     return Song(str(record.get("title", "")), key, sections, _meter(record), genre=_genre(str(record.get("genre", ""))))
 

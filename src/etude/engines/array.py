@@ -20,12 +20,15 @@ EPSILON = float(np.finfo(np.float32).eps)
 
 def rms_norm(x: Array) -> Array:
     """x over the root of its mean square, along the last axis; no weights (Zhang and Sennrich 2019)."""
-    return x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + EPSILON)
+    normed: Array = x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + EPSILON)
+    return normed
 
 
 def softmax(x: Array) -> Array:
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    """Positive numbers in the proportions of e^x that sum to one along the last axis."""
+    e: Array = np.exp(x - x.max(axis=-1, keepdims=True))
+    e /= e.sum(axis=-1, keepdims=True)
+    return e
 
 
 def rotate(x: Array, position: int) -> Array:
@@ -51,7 +54,8 @@ class ArrayEngine:
 
     def start(self, prompt: Sequence[int]) -> Array:
         """Forget everything, read `prompt` (one token at least), return the logits [V] of the token after it."""
-        return self.start_all(prompt)[-1]
+        last: Array = self.start_all(prompt)[-1]
+        return last
 
     def start_all(self, prompt: Sequence[int]) -> Array:
         """As `start`, with the logits [t, V] after each of the prompt's tokens, at most `block_size` of them."""
@@ -62,7 +66,8 @@ class ArrayEngine:
         """Add one token, return the logits [V] of the one after it."""
         if len(self.ids) == self.config.block_size:
             return self.start([*self.ids[-(self.config.block_size // 2) :], token])
-        return self._forward([token])[-1]
+        last: Array = self._forward([token])[-1]
+        return last
 
     def fork(self) -> ArrayEngine:
         """An engine that goes on from here on its own; the weights are shared."""
@@ -121,4 +126,5 @@ class ArrayEngine:
 
     def _mlp(self, layer: int, x: Array) -> Array:
         hidden = np.maximum(x @ self.weights[f"h.{layer}.mlp.c_fc"].T, 0)  # [t, d] -> [t, 4d]
-        return np.square(hidden) @ self.weights[f"h.{layer}.mlp.c_proj"].T  # [t, 4d] -> [t, d]
+        out: Array = np.square(hidden) @ self.weights[f"h.{layer}.mlp.c_proj"].T  # [t, 4d] -> [t, d]
+        return out

@@ -6,6 +6,7 @@ Shapes as in `array`: b sequences of t tokens, d is n_embd, h heads of k numbers
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from .array import EPSILON, ROPE_BASE
 
 
 def rms_norm(x: Tensor) -> Tensor:
+    """As in `array`."""
     return F.rms_norm(x, (x.shape[-1],), eps=EPSILON)
 
 
@@ -43,7 +45,8 @@ class Dropout(nn.Module):
         if not self.training or self.rate == 0.0:
             return x
         keep = torch.rand(x.shape[0], 1, x.shape[2]) >= self.rate
-        return x * keep.to(x.dtype).div_(1 - self.rate)
+        scaled: Tensor = x * keep.to(x.dtype).div_(1 - self.rate)
+        return scaled
 
 
 class FeatureTable(nn.Module):
@@ -83,7 +86,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(rms_norm(x), cos, sin))  # [b, t, d]
         hidden = F.relu(rms_norm(x) @ self.c_fc.T).square()  # [b, t, d] -> [b, t, 4d]
-        return x + self.dropout(hidden @ self.mlp_proj.T)  # [b, t, 4d] -> [b, t, d]
+        out: Tensor = x + self.dropout(hidden @ self.mlp_proj.T)  # [b, t, 4d] -> [b, t, d]
+        return out
 
     def attention(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         b, t, d = x.shape
@@ -134,7 +138,7 @@ class GPT(nn.Module):
         cos, sin = self.cos[:t], self.sin[:t]
         for block in self.blocks:
             x = block(x, cos, sin)  # [b, t, d]
-        logits = rms_norm(x) @ self.lm_head().T + self.lm_bias  # [b, t, d] -> [b, t, V]
+        logits: Tensor = rms_norm(x) @ self.lm_head().T + self.lm_bias  # [b, t, d] -> [b, t, V]
         gates = self.match_gate * (torch.arange(self.match_gate.shape[1]) > 0)  # a match of length 0 is none
         for m in range(N_MATCH):
             logits = logits.scatter_add(2, found[:, :, m : m + 1], gates[m][lengths[:, :, m]].unsqueeze(-1))
@@ -147,30 +151,33 @@ class GPT(nn.Module):
     @torch.no_grad()
     def export(self) -> dict[str, NDArray[np.float32]]:
         """The parameters under the names of `parameter_shapes`, sums taken."""
-        tensors = {"wte": self.wte(), "lm_head": self.lm_head()}
-        for name in ("previous", "match", "match_length", "match_gate", "lm_bias"):
-            tensors[name] = getattr(self, name)
-        for layer, block in enumerate(self.blocks):
-            tensors[f"h.{layer}.attn.c_attn"] = block.c_attn
-            tensors[f"h.{layer}.attn.c_proj"] = block.attn_proj
-            tensors[f"h.{layer}.attn.scale"] = block.scale
-            tensors[f"h.{layer}.mlp.c_fc"] = block.c_fc
-            tensors[f"h.{layer}.mlp.c_proj"] = block.mlp_proj
+        tensors = {"wte": self.wte(), "lm_head": self.lm_head(), **self._stored()}
         return {name: tensor.detach().float().numpy().copy() for name, tensor in tensors.items()}
 
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Take over the weights of a model directory; the shared rows of feature tables become zero."""
-        tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
         for table, name in ((self.wte, "wte"), (self.lm_head, "lm_head")):
-            table.own.copy_(tensors[name])
+            table.own.copy_(torch.from_numpy(weights[name]))
             if table.features is not None:
                 table.shared.zero_()
-        for name in ("previous", "match", "match_length", "match_gate", "lm_bias"):
-            getattr(self, name).copy_(tensors[name])
-        for layer, block in enumerate(self.blocks):
-            block.c_attn.copy_(tensors[f"h.{layer}.attn.c_attn"])
-            block.attn_proj.copy_(tensors[f"h.{layer}.attn.c_proj"])
-            block.scale.copy_(tensors[f"h.{layer}.attn.scale"])
-            block.c_fc.copy_(tensors[f"h.{layer}.mlp.c_fc"])
-            block.mlp_proj.copy_(tensors[f"h.{layer}.mlp.c_proj"])
+        for name, parameter in self._stored().items():
+            parameter.copy_(torch.from_numpy(weights[name]))
+
+    def _stored(self) -> dict[str, Tensor]:
+        """The parameters that a model directory holds as they are, by its names for them."""
+        stored: dict[str, Tensor] = {
+            "previous": self.previous,
+            "match": self.match,
+            "match_length": self.match_length,
+            "match_gate": self.match_gate,
+            "lm_bias": self.lm_bias,
+        }
+        for layer, module in enumerate(self.blocks):
+            block = cast(Block, module)
+            stored[f"h.{layer}.attn.c_attn"] = block.c_attn
+            stored[f"h.{layer}.attn.c_proj"] = block.attn_proj
+            stored[f"h.{layer}.attn.scale"] = block.scale
+            stored[f"h.{layer}.mlp.c_fc"] = block.c_fc
+            stored[f"h.{layer}.mlp.c_proj"] = block.mlp_proj
+        return stored

@@ -60,7 +60,7 @@ def choose(
     if allowed is not None and not allowed.any():
         raise SamplingError("no token is allowed here")
     if sampling.temperature == 0:
-        return int(probabilities(logits, allowed).argmax())
+        return int((logits if allowed is None else np.where(allowed, logits, -np.inf)).argmax())
     p = probabilities(logits / sampling.temperature, allowed)  # [V]
     order = np.argsort(-p, kind="stable")  # [V], likeliest first
     if sampling.top_k:

@@ -28,11 +28,9 @@ METERS = ("4/4", "3/4", "2/2", "2/4", "6/8", "12/8", "5/4", "6/4", "7/4", "9/8",
 SECTIONS = (
     "intro", "verse", "pre-chorus", "chorus", "bridge", "solo", "interlude", "outro", "A", "B", "C", "D", "section",
 )  # fmt: skip
-# In bars, longest first. A length that is none of them is said as a sum, so any bar of up to sixteen chords can be said.
-LENGTHS = tuple(
-    sorted({*map(Fraction, (16, 8, 6, 4, 3, 2)), *(Fraction(1, n) for n in range(1, 17)), Fraction(3, 2), Fraction(3, 4),
-            Fraction(2, 3)}, reverse=True)
-)  # fmt: skip
+# In bars, longest first. Another length is said as a sum of these, so any bar of up to sixteen chords can be said.
+_MULTIPLES = (*map(Fraction, (16, 8, 6, 4, 3, 2)), Fraction(3, 2), Fraction(3, 4), Fraction(2, 3))
+LENGTHS = tuple(sorted({*_MULTIPLES, *(Fraction(1, n) for n in range(1, 17))}, reverse=True))
 _SECTION_PATTERNS = (
     (re.compile(r"pre.?-?chorus", re.I), "pre-chorus"),
     (re.compile(r"intro|pre-intro|fade.?in", re.I), "intro"),
@@ -67,9 +65,9 @@ def section_tag(label: str) -> str:
     return "section"
 
 
-def anchor_of(chords: Iterable[Chord]) -> int:
-    """The pitch class of the first root; 0 where nothing sounds."""
-    return next((chord.root for chord in chords if chord.root is not None), 0)
+def anchor_of(chords: Iterable[Chord], silent: int = 0) -> int:
+    """The pitch class of the first root; `silent` where nothing sounds."""
+    return next((chord.root for chord in chords if chord.root is not None), silent)
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,7 @@ class ChordTokenizer:
 
     def encode_song(self, song: Song) -> Encoded:
         """The full form, `<end>` included. Raises `TokenizerError` for a length that no sum of lengths says."""
-        anchor = anchor_of(chord for bar in song.bars for chord, _ in bar.chords)
+        anchor = anchor_of((chord for bar in song.bars for chord, _ in bar.chords), song.key.pitch_class)
         ids = self.header(song.genre, song.meter, song.key, anchor)
         running = Fraction(1)
         for section in song.sections:
@@ -224,6 +222,8 @@ class ChordTokenizer:
                 sections[-1][1][-1], fresh = (chord, running), False
             elif token in (self.song_id, self.end_id):
                 continue
+            elif token >= self.vocab_size:
+                raise TokenizerError(f"token {token} is not one of {self.vocab_size:,}")
             else:
                 tag = self.tags[token - self.n_chords]
                 if tag in GENRES:
@@ -290,7 +290,9 @@ def _sum_of_lengths(length: Fraction) -> tuple[Fraction, ...]:
         (first, second)
         for n in range(2, 17)
         for a in range(1, n)
-        if length > Fraction(a, n) and (first := _greedy(Fraction(a, n))) and (second := _greedy(length - Fraction(a, n)))
+        if length > Fraction(a, n)
+        and (first := _greedy(Fraction(a, n)))
+        and (second := _greedy(length - Fraction(a, n)))
     )
     best = min((tuple(sorted(a + b, reverse=True)) for a, b in sums), key=len, default=None)
     if best is None:

@@ -51,7 +51,7 @@ class SongBatches:
         epoch, index = divmod(step, self.steps_per_epoch)
         songs = self._order(epoch)[index]
         rng = np.random.default_rng((self.recipe.seed, 1, step))
-        return collate([self._render(song, rng) for song in songs], self.tokenizer.song_id)
+        return collate([self._render(song, rng) for song in songs], self.tokenizer.song_id, self.recipe.block_size)
 
     def _order(self, epoch: int) -> list[Ints]:
         rng = np.random.default_rng((self.recipe.seed, 0, epoch))
@@ -69,7 +69,9 @@ class SongBatches:
         full, block = self._full[song], self.recipe.block_size
         if full is not None and rng.random() >= self.recipe.plain_share:
             dropped = [
-                ids for ids in (self._genre_ids, self._key_ids, self._section_ids) if rng.random() < self.recipe.tag_dropout
+                ids
+                for ids in (self._genre_ids, self._key_ids, self._section_ids)
+                if rng.random() < self.recipe.tag_dropout
             ]
             if dropped:
                 full = full[~np.isin(full, np.concatenate(dropped))]
@@ -99,9 +101,10 @@ def encode_plain(document: SongDocument, tokenizer: ChordTokenizer) -> tuple[Int
     return ids, np.array([True, *map(tokenizer.can_say, document.changes)])
 
 
-def collate(pairs: Sequence[tuple[Ints, Ints]], padding: int) -> Batch:
-    """Pad pairs of ids and targets (as long as the ids, or one shorter) to one length."""
-    t = max(len(targets) for _, targets in pairs)
+def collate(pairs: Sequence[tuple[Ints, Ints]], padding: int, longest: int) -> Batch:
+    """Pad pairs of ids and targets to one length, at most `longest`: a multiple of 16, so that the sizes of blocks of
+    memory recur and freed ones fit again."""
+    t = min(longest, -(-max(len(targets) for _, targets in pairs) // 16) * 16)
     ids = np.full((len(pairs), t), padding, np.int64)
     targets = np.full((len(pairs), t), IGNORE, np.int64)
     for row, (own_ids, own_targets) in enumerate(pairs):

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, in one safetensors file, whole or not there."""
+"""Checkpoints: all that a run needs to go on as if it had never stopped, in one file that is whole or not there."""
 
 from __future__ import annotations
 

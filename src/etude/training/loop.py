@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from ..corpus.progressions import read_progressions
 from ..corpus.songs import SongDocument
 from ..engines.tensor import GPT
 from ..errors import EtudeError
@@ -96,7 +97,7 @@ class _Run:
     ) -> None:
         _keep_freed_memory()
         self.directory = directory
-        self.documents, self.validation = documents, validation
+        self.validation = validation
         if resume:
             tensors, self.state = load_checkpoint(directory)
             saved = Recipe(**self.state["recipe"])
@@ -106,8 +107,11 @@ class _Run:
         elif (directory / RECIPE).exists():
             raise RecipeError(f"{directory} holds a run already: go on with --resume, or choose another folder")
         self.recipe = recipe
-        self.tokenizer = ChordTokenizer.train((d.changes for d in documents), recipe.min_count)
-        self.batches = SongBatches(documents, self.tokenizer, recipe)
+        progressions = read_progressions() if recipe.progressions else []
+        self.sources = [*documents, *progressions]
+        shown = [*documents, *progressions * recipe.progressions]
+        self.tokenizer = ChordTokenizer.train((d.changes for d in shown), recipe.min_count)
+        self.batches = SongBatches(shown, self.tokenizer, recipe)
         torch.manual_seed(recipe.seed)
         config = GPTConfig(
             "modern", self.tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, recipe.n_embd
@@ -161,7 +165,9 @@ class _Run:
             speeds.append(time.monotonic() - began)
             if step == _SKIPPED_STEPS + _TIMED_STEPS and self.recipe.minutes:
                 self._fit_to_budget(speeds)
-            progress = Progress(step, self.recipe.steps, loss, float(np.mean(speeds[-100:])) * (self.recipe.steps - step))
+            progress = Progress(
+                step, self.recipe.steps, loss, float(np.mean(speeds[-100:])) * (self.recipe.steps - step)
+            )
             self._record({"step": step, "loss": round(loss, 4)})
             if step % self.recipe.validate_every == 0 or step == self.recipe.steps:
                 document = self._validate()
@@ -185,8 +191,10 @@ class _Run:
         # bfloat16 products: 1.2 times faster here, and the loss after an equal number of steps is the same.
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = self.model(*map(torch.from_numpy, (batch.ids, batch.found, batch.lengths)))  # [b, t, V]
-        loss = F.cross_entropy(logits.float().flatten(0, 1), torch.from_numpy(batch.targets).flatten(), ignore_index=IGNORE)
-        loss.backward()
+        loss = F.cross_entropy(
+            logits.float().flatten(0, 1), torch.from_numpy(batch.targets).flatten(), ignore_index=IGNORE
+        )
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         rate = min(1.0, (step + 1) / max(1, recipe.warmup)) * (1 - step / recipe.steps)
         for group in self.adam.param_groups:
             group["lr"] = recipe.learning_rate * rate
@@ -215,7 +223,7 @@ class _Run:
             best = self.state["best"]
             if best is None or document["nats_per_chord"]["value"] < best["nats_per_chord"]["value"]:
                 self.state["best"] = document | {"step": self.state["step"]}
-                card = model_card(self.recipe, self.documents, self.state["best"])
+                card = model_card(self.recipe, self.sources, self.state["best"])
                 save_model(
                     self.directory, self.model.config, self.model.export(), self.tokenizer, card, self.recipe.weights
                 )
@@ -227,7 +235,7 @@ class _Run:
         windows = evaluation.windows(len(ids) - 1, self.model.config.block_size)
         parts = []
         for start, scored, end in windows:
-            batch = collate([(ids[start:end], ids[start + 1 : end + 1])], self.tokenizer.song_id)
+            batch = collate([(ids[start:end], ids[start + 1 : end + 1])], self.tokenizer.song_id, end - start)
             logits = self.model(*map(torch.from_numpy, (batch.ids, batch.found, batch.lengths)))[0]  # [t, V]
             parts.append(logits[scored - start :, : self.tokenizer.n_chords].double().numpy())
         return np.concatenate(parts)[1:]

@@ -26,7 +26,8 @@ def orthogonalize(stack: Tensor) -> Tensor:
     for _ in range(_ITERATIONS):
         gram = x @ x.mT  # [n, rows, rows]
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.to(stack.dtype)
+    orthogonal: Tensor = x.to(stack.dtype)
+    return orthogonal
 
 
 class Muon:
@@ -41,8 +42,8 @@ class Muon:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        gradients = [matrix.grad for matrix in self.matrices]
-        if any(gradient is None for gradient in gradients):
+        gradients = [matrix.grad for matrix in self.matrices if matrix.grad is not None]
+        if len(gradients) < len(self.matrices):
             raise ValueError("every matrix needs a gradient")
         torch._foreach_lerp_(self.buffers, gradients, 1 - self.momentum)
         updates = torch._foreach_lerp(gradients, self.buffers, self.momentum)

@@ -28,7 +28,7 @@ class Recipe:
     """Share of residual channels dropped from each branch; the embeddings lose half as many."""
     batch_size: int = 16
     """Songs a step."""
-    steps: int = 8000
+    steps: int = 5000
     """Optimiser steps, unless `minutes` sets them."""
     minutes: float = 0.0
     """Wall-clock budget; when not 0, `steps` is set from the speed of the first steps."""
@@ -54,6 +54,8 @@ class Recipe:
     """A chord shape must occur this often in the corpus to become a token."""
     validate_every: int = 500
     """Steps between validations (and checkpoints)."""
+    progressions: int = 3
+    """Times an epoch that each of the bundled standard progressions is shown."""
     seed: int = 1
     """Decides initial weights, order, augmentation and dropout."""
     weights: str = "float16"

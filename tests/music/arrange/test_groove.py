@@ -74,12 +74,15 @@ def test_every_song_is_played_as_written(song: Song, seed: int) -> None:
         bass_notes = [note for note in part(notes, "bass") if start <= note.start < end]
         assert all(note.end <= end for note in chord_notes + bass_notes), "nothing sounds into the next chord"
         if change.chord.is_no_chord:
-            assert not chord_notes and not bass_notes
+            assert not chord_notes
+            assert not bass_notes
             continue
         heard = {note.pitch % 12 for note in chord_notes}
         root = change.chord.root
-        assert root is not None and heard == {(root + tone) % 12 for tone in voiced_intervals(change.chord)}
-        assert bass_notes[0].start == start and bass_notes[0].pitch % 12 == change.chord.bass
+        assert root is not None
+        assert heard == {(root + tone) % 12 for tone in voiced_intervals(change.chord)}
+        assert bass_notes[0].start == start
+        assert bass_notes[0].pitch % 12 == change.chord.bass
         assert all(28 <= note.pitch <= 50 for note in bass_notes)
 
 
@@ -104,12 +107,14 @@ def test_all_three_play_in_every_metre_and_genre(meter: str, genre: str) -> None
 def test_the_last_chord_is_held_for_the_last_bar_and_no_longer(genre: str) -> None:
     notes = arrange(song("C|F|F|F", "4/4", genre))
     ending = [note for note in notes if note.start >= 12 and note.part != "drums"]
-    assert {note.start for note in ending} == {12} and {note.length for note in ending} == {4}
+    assert {note.start for note in ending} == {12}
+    assert {note.length for note in ending} == {4}
     assert {note.pitch % 12 for note in ending} == {5, 9, 0}
     assert {note.start for note in part(notes, "drums") if note.start >= 12} == {12}
     divided = arrange(song("C|F G7", "4/4", genre))
     last = [note for note in divided if note.start >= 6 and note.part != "drums"]
-    assert len(last) > 3 and all(note.start == 6 and note.length == 2 for note in last)
+    assert len(last) > 3
+    assert all(note.start == 6 and note.length == 2 for note in last)
 
 
 def test_drums_go_on_while_the_band_rests() -> None:
@@ -178,7 +183,8 @@ def test_odd_songs() -> None:
     assert arrange(Song("", Key("C"), (Section("", ()), Section("a", ())))) == ()
     assert part(arrange(song("C")), "chords")[0].length == 4
     assert all(note.part == "drums" for note in arrange(song("N.C.|N.C.|N.C.")))
-    assert programs(song("C", genre="folk"))[0] == 25 and programs(song("C", genre="Jazz")) == (4, 32)
+    assert programs(song("C", genre="folk"))[0] == 25
+    assert programs(song("C", genre="Jazz")) == (4, 32)
 
 
 def test_a_note_that_cannot_be_is_refused() -> None:

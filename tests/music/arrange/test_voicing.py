@@ -42,7 +42,8 @@ def test_every_chord_on_every_root_is_clear_and_says_what_it_is(quality: str) ->
                 assert 0 in sounding, "nobody else has the root"
             assert 3 <= len(voicing) <= 5
             assert voicing == tuple(sorted(set(voicing)))
-            assert voicing[0] >= 52 and voicing[-1] <= 79
+            assert voicing[0] >= 52
+            assert voicing[-1] <= 79
             assert voicing[-1] - voicing[0] <= 16
             for low, high in pairwise(voicing):
                 assert high - low > 2 or low >= 57, "a whole tone is mud below A3"
@@ -87,7 +88,8 @@ def test_no_chord_is_silent_and_empty_is_empty() -> None:
     assert voice([]) == ()
     assert voice(chords("N.C.")) == ((),)
     first, rest, last = voice(chords("C N.C. C"))
-    assert rest == () and first == last
+    assert rest == ()
+    assert first == last
 
 
 @given(
@@ -98,4 +100,5 @@ def test_transposition_moves_every_pitch_class(progression: list[Chord], semiton
     there = voice([chord.transpose(semitones) for chord in progression])
     for chord, here, moved in zip(progression, voice(progression), there, strict=True):
         shifted = {(pitch + semitones) % 12 for pitch in here}
-        assert {pitch % 12 for pitch in moved} == shifted and len(here) == len(moved), chord
+        assert {pitch % 12 for pitch in moved} == shifted, chord
+        assert len(here) == len(moved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.music.chart import parse_progression, render
@@ -95,6 +95,7 @@ written_bars = st.lists(names.map(Chord.parse), min_size=1, max_size=6).map(lamb
 words = st.text(max_size=90)
 
 
+@settings(deadline=None)
 @given(st.lists(written_bars, max_size=11), words, words, words, st.integers(60, 200))
 def test_every_chart_fits_its_width_and_holds_every_chord(
     bars: list[Bar], title: str, label: str, genre: str, width: int

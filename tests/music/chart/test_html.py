@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.music.chart import parse_progression, render_html
@@ -59,6 +59,7 @@ def test_it_takes_the_colours_of_the_page() -> None:
     assert "currentColor" in html and "#" not in html.replace("&#", "") and "background:transparent" in html
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
 def test_texts_are_escaped(title: str, genre: str, label: str) -> None:
     bars = parse_progression("D").bars

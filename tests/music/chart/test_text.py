@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.music.chart import MAX_CHORDS, parse_progression
@@ -155,6 +155,7 @@ PIECES = """D A/C# Bm7 F#m7b5 N.C. | || |: :| :|| % . / x2 3x [Verse] Verse: [Am
 pieces = st.lists(st.sampled_from([*PIECES.split(), "\n"]), max_size=20)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60) | pieces.map(" ".join) | pieces.map("".join))
 def test_any_text_is_read_or_refused_with_a_place_inside_it(text: str) -> None:
     try:

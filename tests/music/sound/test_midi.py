@@ -32,7 +32,8 @@ def sounding(track: mido.MidiTrack) -> list[tuple[int, int, int, int]]:
     for message in track:
         now += message.time
         if message.type == "note_on":
-            assert message.note not in struck and message.velocity > 0
+            assert message.note not in struck
+            assert message.velocity > 0
             struck[message.note] = (now, message.velocity)
         elif message.type == "note_off":
             start, velocity = struck.pop(message.note)
@@ -54,7 +55,8 @@ def markers(file: mido.MidiFile) -> list[tuple[int, str]]:
 def test_metadata_tracks_and_lengths(meter: str) -> None:
     piece = song("Bb7|Eb6 F7|Bb|Bb", meter, "jazz", "Bb")
     file = written(piece)
-    assert file.type == 1 and file.ticks_per_beat == 480
+    assert file.type == 1
+    assert file.ticks_per_beat == 480
     meta = {message.type: message for message in file.tracks[0]}
     assert meta["track_name"].name == "Ein Lied"
     assert meta["set_tempo"].tempo == 625000
@@ -70,7 +72,8 @@ def test_metadata_tracks_and_lengths(meter: str) -> None:
         assert any(message.type == "note_on" for message in track)
     for track in file.tracks:
         assert sum(message.time for message in track) == 4 * piece.meter.quarters * 480
-        assert all(message.time >= 0 for message in track) and track[-1].type == "end_of_track"
+        assert all(message.time >= 0 for message in track)
+        assert track[-1].type == "end_of_track"
     assert file.length == pytest.approx(piece.seconds, abs=1e-3)
 
 
@@ -125,4 +128,5 @@ def test_bytes_are_reproducible_and_files_atomic(tmp_path: Path) -> None:
 
 def test_an_empty_song_is_a_file_too() -> None:
     file = written(Song("", Key("C"), ()))
-    assert len(file.tracks) == 4 and file.length == 0
+    assert len(file.tracks) == 4
+    assert file.length == 0

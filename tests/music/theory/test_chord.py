@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.music.theory import Chord, ChordError, pitch_class
@@ -155,6 +155,7 @@ def test_no_chord(symbol: str) -> None:
     assert chord.is_no_chord and str(chord) == "N.C." and chord.transpose(3) == chord and chord.intervals == ()
 
 
+@settings(deadline=None)
 @given(chords)
 def test_a_chord_is_read_back_from_its_own_name_in_every_key(chord: Chord) -> None:
     for semitones in range(12):
@@ -175,6 +176,7 @@ def test_every_quality_of_two_modifiers_has_a_name_that_reads_back() -> None:
         assert Chord.parse("C" + quality).quality == quality
 
 
+@settings(deadline=None)
 @given(symbols(), st.integers(0, 11))
 def test_a_sound_does_not_depend_on_how_it_is_spelled(symbol: str, semitones: int) -> None:
     chord = read(symbol)
@@ -183,6 +185,7 @@ def test_a_sound_does_not_depend_on_how_it_is_spelled(symbol: str, semitones: in
         assert Chord.parse(str(chord)).transpose(semitones).pitch_classes == expected
 
 
+@settings(deadline=None)
 @given(chords, st.integers(-50, 50), st.integers(-50, 50))
 def test_transposition_is_a_group_action(chord: Chord, m: int, n: int) -> None:
     assert chord.transpose(m).transpose(n) == chord.transpose(m + n)
@@ -237,6 +240,7 @@ def test_what_cannot_be_read_is_an_error_with_its_place_and_readings(
     assert f"character {position + 1}:" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(texts)
 def test_any_text_is_read_or_refused_with_a_place_inside_it(text: str) -> None:
     try:

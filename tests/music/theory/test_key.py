@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.music.theory import Chord, ChordError, Key, pitch_class
@@ -77,6 +77,7 @@ def test_chords_are_spelled_as_the_key_asks(key: str, written: str) -> None:
     assert [Key.parse(key).name(chord) for chord in read(written)] == written.split()
 
 
+@settings(deadline=None)
 @given(keys, chords)
 def test_spelling_never_changes_a_chord(key: Key, chord: Chord) -> None:
     assert Chord.parse(key.name(chord)) == chord
@@ -115,6 +116,7 @@ def test_numerals(key: str, chords: str, numerals: str) -> None:
     assert [Key.parse(key).numeral(chord) for chord in read(chords)] == numerals.split()
 
 
+@settings(deadline=None)
 @given(keys, chords, st.integers(-24, 24))
 def test_numerals_do_not_change_in_another_key(key: Key, chord: Chord, semitones: int) -> None:
     assert key.transpose(semitones).numeral(chord.transpose(semitones)) == key.numeral(chord)
@@ -157,6 +159,7 @@ def test_detect_without_a_sounding_chord_is_c_major() -> None:
     assert Key.detect([]) == Key.detect(read("N.C. N.C.")) == Key("C")
 
 
+@settings(deadline=None)
 @given(st.lists(chords, max_size=12), st.integers(0, 11))
 def test_detection_moves_with_the_chords(progression: list[Chord], semitones: int) -> None:
     moved = [chord.transpose(semitones) for chord in progression]

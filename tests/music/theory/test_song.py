@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.music.theory import Bar, Change, Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
@@ -70,6 +70,7 @@ def test_transposing_a_song_moves_key_and_chords_and_nothing_else() -> None:
     assert moved.transpose(-2) == song(Bar.of(D, A), Bar.of(BM))
 
 
+@settings(deadline=None)
 @given(changes)
 def test_changes_laid_out_in_bars_keep_their_lengths(parts: list[tuple[Chord, Fraction]]) -> None:
     bars = list(split_into_bars(parts))
@@ -86,6 +87,7 @@ def test_changes_laid_out_in_bars_keep_their_lengths(parts: list[tuple[Chord, Fr
     assert [(change.chord, change.length) for change in merge_changes(bars)] == merged
 
 
+@settings(deadline=None)
 @given(changes)
 def test_changes_follow_each_other_without_gaps(parts: list[tuple[Chord, Fraction]]) -> None:
     found = merge_changes(split_into_bars(parts))

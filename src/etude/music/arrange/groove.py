@@ -261,12 +261,12 @@ def _chord_notes(groove: Groove, spans: list[_Span], bar_length: Fraction, rando
         struck = [(hit, _voices(hit.symbol, span.voicing)) for hit in _hits(groove.chords, span, bar_length)]
         if {pitch for _, pitches in struck for pitch in pitches} != set(span.voicing):  # too short to be broken
             struck[0] = (struck[0][0], span.voicing)
-        for hit, pitches in struck:
-            end = hit.end
+        for stroke, pitches in struck:
+            hit = stroke
             if hit.symbol in "abcd":  # rings on
-                end = min(span.end, (hit.start // bar_length + 1) * bar_length)
+                hit = hit._replace(end=min(span.end, (hit.start // bar_length + 1) * bar_length))
             for pitch in pitches:
-                yield _note(hit.start, end, pitch, _STRIKES[hit.symbol], "chords", random)
+                yield _note(hit, pitch, _STRIKES[hit.symbol], "chords", random)
 
 
 def _voices(symbol: str, voicing: Voicing) -> Voicing:
@@ -300,7 +300,7 @@ def _bass_notes(groove: Groove, spans: list[_Span], bar_length: Fraction, random
                 pitch = root + 12 if root + 12 <= BASS_HIGHEST else root
             else:
                 pitch = root
-            yield _note(hit.start, hit.end, pitch, _BASS_STRIKES.get(hit.symbol, 84), "bass", random)
+            yield _note(hit, pitch, _BASS_STRIKES.get(hit.symbol, 84), "bass", random)
 
 
 def _nearest(pitch_class: int, to: float) -> int:
@@ -381,12 +381,12 @@ def _loudness(song: Song) -> list[int]:
     return added
 
 
-def _note(start: Fraction, end: Fraction, pitch: int, velocity: int, part: Part, random: Random) -> Note:
-    return Note(start, end - start, pitch, velocity + random.randint(-4, 4), part)
+def _note(hit: _Hit, pitch: int, velocity: int, part: Part, random: Random) -> Note:
+    return Note(hit.start, hit.end - hit.start, pitch, velocity + random.randint(-4, 4), part)
 
 
 def _tap(time: Fraction, drum: int, velocity: int, random: Random) -> Note:
-    return _note(time, time + _TAP, drum, velocity, "drums", random)
+    return _note(_Hit(time, time + _TAP, ""), drum, velocity, "drums", random)
 
 
 def _finish(note: Note, total: Fraction, swing: bool, louder: int) -> Note:

@@ -31,4 +31,5 @@ class Note:
 
     @property
     def end(self) -> Fraction:
+        """Where it stops, in quarter notes."""
         return self.start + self.length

@@ -263,21 +263,21 @@ def _drum(pitch: int) -> tuple[float, _Audio]:
     if pitch in (35, 36):
         return 0.0, _membrane(46, 120, 0.025, 0.13, 1.5)
     if pitch in (38, 40):
-        rattle = _burst(0.36, 1200, 9000, 0.07, 0.6, 3)
+        rattle = _burst(0.36, (1200, 9000), 0.07, 0.6, 3)
         return 0.05, rattle + _membrane(175, 60, 0.02, 0.06, 0.55)
     if pitch in (41, 43, 45, 47, 48, 50):
         return (pitch - 45) / 16, _membrane(80 * 2 ** ((pitch - 41) / 12), 50, 0.05, 0.16, 0.9)
     if pitch in (42, 44, 46):
-        return 0.3, _burst(0.6, 6500, 15000, {42: 0.03, 44: 0.045, 46: 0.2}[pitch], 0.2, 4)
+        return 0.3, _burst(0.6, (6500, 15000), {42: 0.03, 44: 0.045, 46: 0.2}[pitch], 0.2, 4)
     if pitch in (49, 57):
-        return -0.3, _burst(1.9, 3500, 14000, 0.4, 0.22, 5)
+        return -0.3, _burst(1.9, (3500, 14000), 0.4, 0.22, 5)
     if pitch in (51, 53, 59):
         ping = np.geomspace(2900, 9800, 23) * (1 + 0.02 * np.sin(np.arange(23.0) ** 2))
         bell = _ring(ping, np.full(23, 0.03), np.linspace(3, 9, 23), RATE)
-        bell += _burst(1.0, 4000, 14000, 0.2, 0.07, 6)
+        bell += _burst(1.0, (4000, 14000), 0.2, 0.07, 6)
         return -0.25, _settle(bell * np.linspace(1, 0, RATE, dtype=np.float32), 0.001)
     if pitch in (69, 70, 82):
-        return 0.35, _settle(_burst(0.2, 5000, 12000, 0.03, 0.3, 7), 0.02)
+        return 0.35, _settle(_burst(0.2, (5000, 12000), 0.03, 0.3, 7), 0.02)
     stick = _ring(np.array([430.0, 1660, 2480]), np.array([0.3, 0.5, 0.3]), np.array([60.0, 90, 120]), RATE // 5)
     return 0.15, _settle(stick, 0.0005)
 
@@ -290,11 +290,11 @@ def _membrane(low: float, bend: float, bend_seconds: float, decay_seconds: float
     return _settle((envelope * np.sin(2 * np.pi * turns)).astype(np.float32), 0.002)
 
 
-def _burst(seconds: float, low: float, high: float, decay_seconds: float, level: float, seed: int) -> _Audio:
-    """Noise between two frequencies that dies away."""
+def _burst(seconds: float, band: tuple[float, float], decay_seconds: float, level: float, seed: int) -> _Audio:
+    """Noise between two frequencies (Hz) that dies away."""
     frames = round(seconds * RATE)
     envelope = np.exp(-np.arange(frames) / RATE / decay_seconds) * np.linspace(1, 0, frames)
-    return _settle((level * envelope * _noise(frames, low, high, seed)).astype(np.float32), 0.001)
+    return _settle((level * envelope * _noise(frames, *band, seed)).astype(np.float32), 0.001)
 
 
 def _noise(frames: int, low: float, high: float, seed: int) -> NDArray[np.float64]:

@@ -54,7 +54,7 @@ def _role(chord: Chord, key: Key) -> str:
     # above as well.
     parallel = Key.of(key.pitch_class, "minor" if key.mode == "major" else "major")
     if major_third and not seventh and parallel.contains(chord):
-        return f"borrowed from {key.tonic} {parallel.mode}"
+        return f"borrowed from the parallel {parallel.mode}"
     if major_third:
         target = (interval + 5) % 12
         if target in degrees and target != 0 and (seventh or interval in (2, 4, 9, 11)):
@@ -62,7 +62,7 @@ def _role(chord: Chord, key: Key) -> str:
         if seventh and (interval - 1) % 12 in degrees:
             return f"tritone substitute, falls to the {degrees[(interval - 1) % 12]}"
     if parallel.contains(chord):
-        return f"borrowed from {key.tonic} {parallel.mode}"
+        return f"borrowed from the parallel {parallel.mode}"
     if interval in degrees:
         return f"{degrees[interval]}, coloured"
     return "outside the key"

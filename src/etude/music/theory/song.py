@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from ...errors import EtudeError
 from .chord import Chord
 from .key import Key
 
@@ -23,13 +24,13 @@ class Meter:
 
     def __post_init__(self) -> None:
         if not 1 <= self.beats <= 32 or self.unit not in (1, 2, 4, 8, 16):
-            raise ValueError(f"not a metre: {self.beats}/{self.unit}")
+            raise EtudeError(f"not a metre: {self.beats}/{self.unit}")
 
     @staticmethod
     def parse(text: str) -> Meter:
         match = _METER.fullmatch(text.strip())
         if match is None:
-            raise ValueError(f"not a metre: {text!r}; write one like 4/4 or 6/8")
+            raise EtudeError(f"not a metre: {text!r}; write one like 4/4 or 6/8")
         return Meter(int(match.group(1)), int(match.group(2)))
 
     @property
@@ -49,7 +50,7 @@ class Bar:
 
     def __post_init__(self) -> None:
         if any(share <= 0 for _, share in self.chords) or sum(share for _, share in self.chords) != 1:
-            raise ValueError("the shares of a bar's chords must be positive and sum to one")
+            raise EtudeError("the shares of a bar's chords must be positive and sum to one")
 
     @staticmethod
     def of(*chords: Chord) -> Bar:
@@ -90,7 +91,7 @@ class Song:
 
     def __post_init__(self) -> None:
         if not MIN_TEMPO <= self.tempo <= MAX_TEMPO:
-            raise ValueError(f"tempo must be {MIN_TEMPO:g} to {MAX_TEMPO:g} quarter notes a minute, not {self.tempo:g}")
+            raise EtudeError(f"tempo must be {MIN_TEMPO:g} to {MAX_TEMPO:g} quarter notes a minute, not {self.tempo:g}")
 
     @property
     def bars(self) -> tuple[Bar, ...]:
@@ -113,6 +114,7 @@ class Song:
 
 
 def merge_changes(bars: Iterable[Bar]) -> tuple[Change, ...]:
+    """The chords of consecutive bars with their whole lengths; `start` counts from the first of these bars."""
     changes: list[Change] = []
     position = Fraction(0)
     for bar in bars:
@@ -131,10 +133,11 @@ def split_into_bars(changes: Iterable[tuple[Chord, Fraction]]) -> Iterator[Bar]:
     parts: list[tuple[Chord, Fraction]] = []
     room = Fraction(1)
     for chord, length in changes:
-        while length > 0:
-            share = min(length, room)
+        left = length
+        while left > 0:
+            share = min(left, room)
             parts.append((chord, share))
-            length -= share
+            left -= share
             room -= share
             if room == 0:
                 yield Bar(tuple(parts))

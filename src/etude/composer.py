@@ -93,7 +93,7 @@ def compose(
         song = replace(blank, sections=(Section("", (*written, *map(Bar.of, generated))),))
         return Composition(song, changes, generated, seed, model.unfamiliar(changes))
     opening = _prompt_bars(prompt)
-    plan = _plan(form or DEFAULT_FORM, bars, len(opening))
+    plan = _plan(DEFAULT_FORM if form is None else form, bars, len(opening))
     writer = _Writer(model, blank, sampling, np.random.default_rng(seed))
     song = replace(blank, sections=writer.write(plan, opening))
     before = len(merge_changes(opening))
@@ -115,7 +115,9 @@ def _plan(form: str, bars: int | None, opening: int) -> list[tuple[str, int]]:
     if not 2 <= bars <= MAX_BARS:
         raise ComposeError(f"a song has 2 to {MAX_BARS} bars, not {bars}")
     if bars < opening + 2:
-        raise ComposeError(f"the prompt alone has {opening} bars and an ending needs 2 more: ask for {opening + 2} or more")
+        raise ComposeError(
+            f"the prompt alone has {opening} bars and an ending needs 2 more: ask for {opening + 2} or more"
+        )
     share, rest = divmod(bars, len(letters))
     if share < 1 or (len(letters) == 1 and bars < 2):
         raise ComposeError(f"{len(letters)} sections do not fit into {bars} bars: ask for more bars or fewer letters")
@@ -129,7 +131,9 @@ def _plan(form: str, bars: int | None, opening: int) -> list[tuple[str, int]]:
             lengths[0] += taken
             missing -= taken
     if missing > 0:
-        raise ComposeError(f"the prompt's {opening} bars leave too few of {bars} for the form {form}: ask for more bars")
+        raise ComposeError(
+            f"the prompt's {opening} bars leave too few of {bars} for the form {form}: ask for more bars"
+        )
     return list(zip(letters, lengths, strict=True))
 
 
@@ -207,12 +211,12 @@ class _Writer:
     def _length(self, room: Fraction) -> Fraction:
         """How long the chord just written lasts: on the metre's beats, to the end of its bar or in whole bars."""
         position = -room % 1  # within the bar
-        fits = {
-            token: length
-            for token, length in self.tokenizer.length_ids.items()
-            if length <= min(room, 2) and (length % 1 == 0 if position == 0 and length >= 1 else length <= 1 - position)
-            and length % self.grid == 0
-        }  # fmt: skip
+
+        def fits_here(length: Fraction) -> bool:
+            whole_bars = position == 0 and length in (1, 2)
+            return length <= room and (whole_bars or (length <= 1 - position and length % self.grid == 0))
+
+        fits = {token: length for token, length in self.tokenizer.length_ids.items() if fits_here(length)}
         allowed = np.zeros_like(self.chord_mask)
         allowed[list(fits)] = True
         stays = self.running in fits.values()
@@ -237,7 +241,14 @@ class _Writer:
             if approach[0] != last and all(self.tokenizer.can_say(chord) for chord in approach):
                 candidates.append(approach)
         best = max(candidates, key=lambda approach: self._likelihood([*approach, tonic]))
-        return iter((Bar.of(*best), Bar.of(tonic)))
+        return iter((self._on_beats(best), Bar.of(tonic)))
+
+    def _on_beats(self, chords: Sequence[Chord]) -> Bar:
+        """One or two chords in a bar, the first with the odd beat of an odd metre."""
+        if len(chords) == 1:
+            return Bar.of(chords[0])
+        share = -(-self.grid.denominator // 2) * self.grid
+        return Bar(((chords[0], share), (chords[1], 1 - share))) if share < 1 else Bar.of(chords[1])
 
     def _chord_above(self, interval: int, quality: str) -> Chord:
         root = (self.blank.key.pitch_class + interval) % 12

@@ -1,0 +1,183 @@
+"""The command as people and programs use it: documents, charts, files, and one clear line for every fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+
+from etude.music.theory import Chord
+
+KEYS = range(12)
+PROMPT = "D A Bm F#m"
+
+
+def etude(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "etude", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+
+
+def transposed(prompt: str, semitones: int) -> str:
+    return " ".join(str(Chord.parse(symbol).transpose(semitones)) for symbol in prompt.split())
+
+
+def fails(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """One line says the fault, the last on standard error, and holds `words`; nothing on standard output."""
+    assert result.returncode == status, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    if status == 1:
+        assert [line[:7] for line in result.stderr.splitlines() if line.startswith("etude: ")] == ["etude: "]
+        assert result.stderr.splitlines()[-1].startswith("etude: ")
+    for word in words:
+        assert word in result.stderr
+
+
+def test_suggest_document() -> None:
+    document = json.loads(etude("suggest", PROMPT, "--top", "5", "--json").stdout)
+    assert document["prompt"] == ["D", "A", "Bm", "F#m"]
+    assert document["key"] == "D major"
+    assert [sorted(candidate) for candidate in document["candidates"]] == [
+        ["chord", "numeral", "probability", "reason"]
+    ] * 5
+    first = document["candidates"][0]
+    assert (first["chord"], first["numeral"]) == ("G", "IV")
+    probabilities = [candidate["probability"] for candidate in document["candidates"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert 0 < sum(probabilities) <= 1
+
+
+def test_compose_document_and_files(tmp_path: Path) -> None:
+    result = etude("compose", PROMPT, "--json", "-o", "a.mid", "-o", "a.wav", "--bars", "16", cwd=tmp_path)
+    document = json.loads(result.stdout)
+    assert {"prompt", "chords", "key", "tempo", "meter", "seed", "files"} <= document.keys()
+    assert document["files"] == ["a.mid", "a.wav"]
+    assert document["bars"] == 16
+    midi = mido.MidiFile(tmp_path / "a.mid")
+    assert midi.length == pytest.approx(document["seconds"], abs=0.01)
+    with wave.open(str(tmp_path / "a.wav")) as sound:
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16) / 32768
+        assert document["seconds"] <= sound.getnframes() / sound.getframerate() < document["seconds"] + 5
+    assert 0.5 < np.abs(samples).max() < 1.0
+    again = etude("compose", PROMPT, "-o", "b.mid", "-o", "b.wav", "--bars", "16", cwd=tmp_path)
+    assert again.returncode == 0
+    for suffix in ("mid", "wav"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_compose_prints_a_chart() -> None:
+    chart = etude("compose", PROMPT, "--title", "Morning", "--tempo", "90").stdout
+    assert "Morning" in chart
+    assert "D major" in chart
+    assert "90" in chart
+    lines = chart.splitlines()
+    row = next(i for i, line in enumerate(lines) if "F#m" in line)
+    assert lines[row + 1].split()[:4] == ["I", "V", "vi", "iii"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["suggest", "D A Bq"], 1, ["Bq", "character", "nearest"]),
+        (["compose", "D A Bq"], 1, ["Bq", "character", "nearest"]),
+        (["suggest", ""], 1, ["chord"]),
+        (["compose", "   "], 1, ["chord"]),
+        (["suggest", "C " * 100_000], 1, ["chords"]),
+        (["compose", "C " * 60_000], 1, []),
+        (["suggest", "C", "--model", "nowhere"], 1, ["nowhere", "no such model directory"]),
+        (["suggest", "C", "--key", "X"], 1, ["key"]),
+        (["suggest", "C", "--top", "0"], 2, ["--top"]),
+        (["compose", "C", "--tempo", "5"], 2, ["--tempo"]),
+        (["compose", "C", "--meter", "four"], 1, ["metre"]),
+        (["compose", "C", "--genre", "polka"], 1, ["polka", "jazz"]),
+        (["compose", "C", "--form", "AXB"], 1, ["AABA"]),
+        (["compose", "C", "--bars", "1"], 1, ["bars"]),
+        (["compose", "C", "--bars", "100000"], 1, ["bars"]),
+        (["compose", "C", "--chords", "3", "--bars", "8"], 1, ["chords"]),
+        (["compose", "C", "--top-p", "7"], 2, ["top-p"]),
+        (["compose", "C", "--temperature", "-1"], 2, ["temperature"]),
+        (["compose", "C", "-o", "song.xyz"], 2, ["song.xyz", ".mid"]),
+        (["compose", "C", "-o", "nowhere/song.mid"], 1, ["nowhere"]),
+        (["eval", "chords", "nothing.jsonl"], 1, ["nothing.jsonl"]),
+        (["train", "nothing.jsonl", "-o", "run"], 1, ["nothing.jsonl"]),
+        (["train", "nothing.jsonl", "-o", "run", "--recipe", "soup"], 1, ["soup", "chords"]),
+        (["train", "nothing.jsonl", "-o", "run", "--set", "drop=1"], 1, ["dropout"]),
+        (["train", "nothing.jsonl", "-o", "run", "--steps", "1", "--minutes", "1"], 2, ["not both"]),
+        (["sing"], 2, ["sing"]),
+    ],
+)
+def test_faults_are_one_line(tmp_path: Path, arguments: list[str], status: int, words: list[str]) -> None:
+    fails(etude(*arguments, cwd=tmp_path), status, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_output_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "song.wav").mkdir()
+    fails(etude("compose", PROMPT, "-o", "song.mid", "-o", "song.wav", cwd=tmp_path), 1, "song.wav", "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
+
+
+def test_a_damaged_model_is_one_line(model_directory: Path) -> None:
+    weights = model_directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    fails(etude("suggest", "C", "--model", model_directory), 1, "model.safetensors")
+    shutil.rmtree(model_directory)
+    fails(etude("compose", "C", "--model", model_directory), 1, "no such model directory")
+
+
+def test_a_chord_the_model_does_not_know_is_said_and_kept(tmp_path: Path) -> None:
+    result = etude("compose", "C Am11b13 F G", "--json")
+    assert result.returncode == 0
+    assert "does not know" in result.stderr
+    assert json.loads(result.stdout)["prompt"][1].startswith("Am11")
+
+
+def test_eval_document(songs_file: Path) -> None:
+    document = json.loads(etude("eval", "chords", songs_file, "--json").stdout)
+    assert document["changes"] == 6 + 6 + 7
+    for part in (document, document["first"], document["repeat"]):
+        assert {"changes", "top1", "nats_per_chord"} <= part.keys()
+        assert part["top1"].keys() == {"value", "se"}
+    assert document["first"]["changes"] + document["repeat"]["changes"] == document["changes"]
+    assert set(document["baselines"]) == {"3-gram", "5-gram", "3-gram + song", "5-gram + song"}
+    table = etude("eval", "chords", songs_file, "--no-baselines").stdout
+    assert "top-1" in table
+    assert "5-gram" not in table
+
+
+def test_train_then_suggest_and_resume(songs_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
+    sizes = ["--set", "n_layer=1", "--set", "n_embd=16", "--set", "n_head=2", "--set", "batch_size=2"]
+    command: list[str | Path] = ["train", songs_file, "-o", tmp_path / "run", "--validation", songs_file, *sizes]
+    fails(etude(*command, "--steps", "3"), 1, "too few songs")  # all of them are held out
+    other = tmp_path / "valid.jsonl"
+    other.write_text('{"group": "x", "chords": ["C", "F", "G", "C"]}\n')
+    command = ["train", songs_file, "-o", tmp_path / "run", "--validation", other, *sizes]
+    result = etude(*command, "--steps", "3", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["validation"]["changes"] == 3
+    assert "step 3 / 3" in result.stderr
+    assert etude("suggest", "C F", "--model", tmp_path / "run").returncode == 0
+    fails(etude(*command, "--steps", "3"), 1, "--resume")
+    assert etude(*command, "--steps", "3", "--resume").returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["compose", "suggest", "train", "eval"])
+def test_help_has_an_example_and_defaults(verb: str) -> None:
+    text = etude(verb, "--help").stdout
+    assert f"etude {verb}" in text
+    assert "Example:" in text
+    assert "default" in text
+
+
+def test_importing_etude_is_light() -> None:
+    code = "import sys, etude; print(sorted({'numpy', 'torch', 'mido', 'typer', 'rich'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

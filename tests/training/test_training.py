@@ -1,0 +1,206 @@
+"""Training: batches as a pure function of the step, Muon, and runs that stop and go on to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from etude.corpus.songs import SongDocument
+from etude.gpt.directory import load_model
+from etude.tokens.chords import ChordTokenizer
+from etude.training.batches import IGNORE, SongBatches, encode_plain
+from etude.training.recipes import Recipe, RecipeError, recipe
+
+torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
+
+TINY = Recipe("tiny", n_layer=1, n_head=2, n_embd=16, block_size=32, batch_size=2, steps=12, warmup=2, validate_every=5)
+
+
+def test_batches_are_a_function_of_seed_and_step(songs: list[SongDocument], tokenizer: ChordTokenizer) -> None:
+    a, b = (SongBatches(songs, tokenizer, TINY) for _ in range(2))
+    for step in (7, 0, 3):
+        assert (a.batch(step).ids == b.batch(step).ids).all()
+    other = SongBatches(songs, tokenizer, replace(TINY, seed=2))
+    assert any(
+        a.batch(s).ids.shape != other.batch(s).ids.shape or (a.batch(s).ids != other.batch(s).ids).any()
+        for s in range(6)
+    )
+
+
+def test_an_epoch_shows_every_song_once(songs: list[SongDocument], tokenizer: ChordTokenizer) -> None:
+    plain = replace(TINY, plain_share=1.0, crop_share=0.0)
+    batches = SongBatches(songs, tokenizer, plain)
+    shown = []
+    for step in range(batches.steps_per_epoch):
+        batch = batches.batch(step)
+        for ids, targets in zip(batch.ids, batch.targets, strict=True):
+            length = int((targets != IGNORE).sum())
+            assert (ids[1:length] == targets[: length - 1]).all()
+            shown.append((*ids[1:length].tolist(), int(targets[length - 1])))
+    assert sorted(shown) == sorted(tuple(encode_plain(song, tokenizer)[0][1:].tolist()) for song in songs)
+
+
+def test_a_song_cut_at_its_start_is_counted_from_its_new_first_root(
+    songs: list[SongDocument], tokenizer: ChordTokenizer
+) -> None:
+    batches = SongBatches(songs, tokenizer, TINY)
+    ids, said = encode_plain(songs[0], tokenizer)
+    cut, _ = batches._from(ids, said, 1)
+    assert cut.tolist() == list(tokenizer.encode_changes(songs[0].changes[1:]).ids)
+
+
+def test_muon_orthogonalizes() -> None:
+    from etude.training.optimizers import orthogonalize
+
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonalize(torch.randn(3, 16, 40)))
+    assert singular.min() > 0.5
+    assert singular.max() < 1.4
+
+
+def test_muon_treats_stacked_maps_one_by_one_and_decays() -> None:
+    from etude.training.optimizers import Muon, orthogonalize
+
+    torch.manual_seed(0)
+    stacked, tall = (torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 8), (32, 8)))
+    before = [matrix.detach().clone() for matrix in (stacked, tall)]
+    muon = Muon([stacked, tall], weight_decay=0.1, momentum=0.0)
+    for matrix in (stacked, tall):
+        matrix.grad = torch.randn_like(matrix)
+    grads = [stacked.grad, tall.grad]
+    muon.step(0.5)
+    maps = torch.cat([orthogonalize(part[None])[0] for part in grads[0].chunk(3)])
+    assert torch.allclose(stacked, before[0] * 0.95 - 0.5 * maps, atol=1e-2)
+    assert torch.allclose(tall, before[1] * 0.95 - 0.5 * 2 * orthogonalize(grads[1].T[None])[0].T, atol=1e-2)
+
+
+def test_a_run_makes_a_model_directory_that_loads(songs: list[SongDocument], tmp_path: Path) -> None:
+    from etude.training.loop import train
+
+    seen = []
+    best = train(songs, songs, tmp_path / "run", TINY, report=lambda progress: seen.append(progress.step))
+    assert seen == list(range(1, 13))
+    model = load_model(tmp_path / "run")
+    assert f"step {best['step']}" in model.card
+    assert "| made | MIT | 3 |" in model.card
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == seen
+    assert [line["step"] for line in lines if "validation" in line] == [5, 10, 12]
+
+
+def test_a_run_learns(songs: list[SongDocument], tmp_path: Path) -> None:
+    from etude.training.loop import train
+
+    losses: list[float] = []
+    train(songs, songs, tmp_path / "run", replace(TINY, steps=120, dropout=0.0), report=lambda p: losses.append(p.loss))
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 8])
+def test_a_stopped_run_resumes_to_the_same_bytes(songs: list[SongDocument], tmp_path: Path, stop_at: int) -> None:
+    from etude.training.loop import Interrupted, train
+
+    train(songs, songs, tmp_path / "whole", TINY)
+
+    def stop(progress: object) -> None:
+        if getattr(progress, "step", 0) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(songs, songs, tmp_path / "parts", TINY, report=stop)
+    train(songs, songs, tmp_path / "parts", TINY, resume=True)
+    for name in ("model.safetensors", "metrics.jsonl", "config.json", "tokenizer.json", "README.md"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(songs: list[SongDocument], tmp_path: Path) -> None:
+    """A kill leaves an older checkpoint and newer metrics; both must come out as if nothing had happened."""
+    from etude.training import loop
+
+    loop.train(songs, songs, tmp_path / "whole", TINY)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: loop.Progress) -> None:
+        if progress.step == 9:
+            raise Killed
+
+    run = loop._Run(songs, songs, tmp_path / "parts", TINY, False)
+    saves = iter([False] * 3 + [True] + [False] * 20)
+    original = run._record
+
+    def record(line: dict[str, object]) -> None:
+        original(line)
+        if "loss" in line and next(saves):
+            run._save()
+
+    run._record = record  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        run.go(lambda: False, kill)
+    loop.train(songs, songs, tmp_path / "parts", TINY, resume=True)
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_that_exists_is_not_overwritten_and_another_is_not_resumed(
+    songs: list[SongDocument], tmp_path: Path
+) -> None:
+    from etude.training.checkpoint import CheckpointError
+    from etude.training.loop import train
+
+    with pytest.raises(CheckpointError, match="no checkpoint to resume"):
+        train(songs, songs, tmp_path / "run", TINY, resume=True)
+    train(songs, songs, tmp_path / "run", TINY)
+    with pytest.raises(RecipeError, match="holds a run already"):
+        train(songs, songs, tmp_path / "run", TINY)
+    with pytest.raises(RecipeError, match="other settings"):
+        train(songs, songs, tmp_path / "run", replace(TINY, n_layer=2), resume=True)
+    with pytest.raises(CheckpointError, match="another corpus"):
+        train(songs[:2], songs, tmp_path / "run", TINY, resume=True)
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(songs, songs, tmp_path / "run", TINY, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    songs: list[SongDocument], tmp_path: Path
+) -> None:
+    from etude.training.loop import TrainingError, train
+
+    with pytest.raises(TrainingError, match="not finite"):
+        train(songs, songs, tmp_path / "run", replace(TINY, learning_rate=1e30, steps=50))
+
+
+def test_a_budget_in_minutes_sets_the_steps_once(songs: list[SongDocument], tmp_path: Path) -> None:
+    from etude.training.loop import train
+
+    steps = []
+    train(
+        songs, songs, tmp_path / "run", replace(TINY, minutes=0.02, steps=10_000, validate_every=10_000),
+        report=lambda p: steps.append(p.steps),
+    )  # fmt: skip
+    assert steps[0] == 10_000
+    assert steps[-1] == len(steps) < 10_000
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["steps"] == len(steps)
+
+
+def test_settings_by_name() -> None:
+    changed = recipe("chords").with_settings(["n_layer=2", "dropout=0.5", "weights=float32"])
+    assert (changed.n_layer, changed.dropout, changed.weights) == (2, 0.5, "float32")
+    for setting, message in [
+        ("n_layers=2", "did you mean n_layer"), ("n_layer", "key=value"), ("n_layer=two", "takes a int"),
+        ("dropout=1.5", "share"),
+        ("steps=0", "at least 1"), ("learning_rate=-1", "negative"), ("weights=int8", "float32 or"),
+    ]:  # fmt: skip
+        with pytest.raises(RecipeError, match=message):
+            recipe("chords").with_settings([setting])
+    with pytest.raises(RecipeError, match="unknown recipe"):
+        recipe("jazz")
