@@ -1,8 +1,9 @@
 """Where the model meets the music: chords in, a whole song out.
 
 A form is letters: `AABA`. The prompt opens the first section and the model writes on in bars; a letter that returns
-brings its bars back; a new letter begins on another chord than the sections before it; the last section ends on the
-cadence, of a few, that the model finds likeliest. All in the model's full chord form (see `tokens.chords`).
+brings its bars back; a new letter begins on another chord than the sections before it, and hears only the last bars before
+it, because a model that hears a whole section copies it; the last section ends on the cadence, of a few, that the model
+finds likeliest. All in the model's full chord form (see `tokens.chords`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MAX_BARS = 512
 MAX_SECTIONS = 32
 DEFAULT_FORM = "AABA"
 SECTION_BARS = 8
+HEARD_BARS = 2
 TEMPOS = {"jazz": 144.0, "rock": 120.0, "folk": 96.0, "carol": 92.0, "c-pop": 84.0, "standards": 120.0}
 DEFAULT_GENRE, DEFAULT_TEMPO = "pop", 104.0
 DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.92)
@@ -36,6 +38,9 @@ _CADENCES: dict[str, tuple[tuple[tuple[int, str], ...], ...]] = {
     "major": (((7, ""),), ((7, "7"),), ((5, ""),), ((5, ""), (7, "")), ((2, "m7"), (7, "7")), ((10, ""),)),
     "minor": (((7, "7"),), ((7, ""),), ((5, "m"),), ((2, "m7b5"), (7, "7")), ((10, ""),), ((8, ""), (10, ""))),
 }
+
+
+_TONICS = {"major": ("", "maj7", "6"), "minor": ("m", "m7", "m6")}
 
 
 class ComposeError(EtudeError):
@@ -138,7 +143,7 @@ def _plan(form: str, bars: int | None, opening: int) -> list[tuple[str, int]]:
 
 
 class _Writer:
-    """Writes sections with one engine, which hears everything written so far."""
+    """Writes a song section by section."""
 
     def __init__(self, model: ChordModel, blank: Song, sampling: Sampling, rng: np.random.Generator) -> None:
         self.tokenizer, self.blank, self.sampling, self.rng = model.tokenizer, blank, sampling, rng
@@ -152,24 +157,20 @@ class _Writer:
         self.grid = Fraction(1, beats)
 
     def write(self, plan: Sequence[tuple[str, int]], opening: tuple[Bar, ...]) -> tuple[Section, ...]:
-        blank = self.blank
-        self.anchor = anchor_of(chord for bar in opening for chord, _ in bar.chords)
-        header = self.tokenizer.header(blank.genre, blank.meter, blank.key, self.anchor)
-        self.logits = self.engine.start(header)
+        self.anchor = anchor_of((chord for bar in opening for chord, _ in bar.chords), self.blank.key.pitch_class)
         longest = {letter: max(length for other, length in plan if other == letter) for letter, _ in plan}
         known: dict[str, tuple[Bar, ...]] = {}
         sections: list[Section] = []
         for index, (letter, length) in enumerate(plan):
-            self._feed(self.tokenizer.tag_id(letter))
             last = index == len(plan) - 1
             start = known.get(letter, opening if index == 0 else ())[:length]
             if letter in known and not last:
-                self._hear(start)
                 sections.append(Section(letter, start))
                 continue
             ending = min(2, length - 1) if last else 0
             start = start[: length - ending] if last else start
             avoid = {bars[0].chords[0][0] for bars in known.values()} if not start else set()
+            self._begin(letter, sections[-1].bars[-HEARD_BARS:] if sections else ())
             self._hear(start)
             wanted = length if last else longest[letter]
             written = self._continue(wanted - ending, start, avoid)
@@ -178,6 +179,14 @@ class _Writer:
             known.setdefault(letter, written)
             sections.append(Section(letter, written[:length]))
         return tuple(sections)
+
+    def _begin(self, letter: str, before: Sequence[Bar]) -> None:
+        """Start afresh: the header, the last bars before, the new section's tag."""
+        blank = self.blank
+        self.logits = self.engine.start(self.tokenizer.header(blank.genre, blank.meter, blank.key, self.anchor))
+        self.running = Fraction(1)
+        self._hear(before)
+        self._feed(self.tokenizer.tag_id(letter))
 
     def _feed(self, token: int) -> None:
         self.logits = self.engine.step(token)
@@ -230,18 +239,13 @@ class _Writer:
         return self.running
 
     def _cadence(self, bars: int, before: Sequence[Bar]) -> Iterator[Bar]:
-        """The ending of so many bars (1 or 2): the likeliest cadence here, and the tonic for the last bar."""
-        key, last = self.blank.key, before[-1].chords[-1][0] if before else None
-        tonic = Chord(key.pitch_class, "" if key.mode == "major" else "m", key.pitch_class)
-        if bars == 1:
-            return iter((Bar.of(tonic),))
-        candidates = []
-        for steps in _CADENCES[key.mode]:
-            approach = [self._chord_above(interval, quality) for interval, quality in steps]
-            if approach[0] != last and all(self.tokenizer.can_say(chord) for chord in approach):
-                candidates.append(approach)
-        best = max(candidates, key=lambda approach: self._likelihood([*approach, tonic]))
-        return iter((self._on_beats(best), Bar.of(tonic)))
+        """The ending of so many bars (1 or 2): the likeliest cadence here, with the tonic for the last bar."""
+        mode, last = self.blank.key.mode, before[-1].chords[-1][0] if before else None
+        tonics = [self._chord_above(0, quality) for quality in _TONICS[mode]]
+        approaches = [[self._chord_above(*step) for step in steps] for steps in _CADENCES[mode]] if bars > 1 else [[]]
+        endings = [[*approach, tonic] for approach in approaches for tonic in tonics if [last] != approach[:1]]
+        *approach, tonic = max(endings, key=self._likelihood)
+        return iter((self._on_beats(approach), Bar.of(tonic)) if approach else (Bar.of(tonic),))
 
     def _on_beats(self, chords: Sequence[Chord]) -> Bar:
         """One or two chords in a bar, the first with the odd beat of an odd metre."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.music.arrange import movement, voice, voiced_intervals
@@ -92,6 +92,7 @@ def test_no_chord_is_silent_and_empty_is_empty() -> None:
     assert first == last
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([Chord(r, q, r) for r in range(12) for q in ("", "m", "7", "maj7", "m7b5", "9", "5")])),
     st.integers(0, 11),
