@@ -110,7 +110,8 @@ def test_seeds_differ_and_repeat() -> None:
     [
         ({"form": ""}, "letters"), ({"form": "AE"}, "letters"), ({"form": "A" * 99}, "letters"), ({"bars": 1}, "2 to"),
         ({"bars": 4}, "prompt alone"), ({"bars": 513}, "2 to 512"), ({"chords": 0}, "1 to"),
-        ({"genre": "polka"}, "polka"), ({"chords": 2, "form": "AB"}, "without a form"), ({"form": "AB" * 16, "bars": 20}, "do not fit"),
+        ({"genre": "polka"}, "polka"), ({"chords": 2, "form": "AB"}, "without a form"),
+        ({"form": "AB" * 16, "bars": 20}, "do not fit"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_composed(options: dict[str, object], message: str) -> None:

@@ -15,7 +15,7 @@ from ..composer import compose as write_song
 from ..errors import EtudeError
 from ..model import load
 from ..music.arrange import Note, arrange
-from ..music.chart import render
+from ..music.chart import MIN_WIDTH, render
 from ..music.sound import write_midi, write_wav
 from ..music.theory import MAX_TEMPO, MIN_TEMPO, Meter, Song
 from ..tokens.chords import GENRES
@@ -31,6 +31,7 @@ from .options import (
     TopPOption,
     print_json,
     read_key,
+    read_prompt_text,
     read_sampling,
     say,
     warn_unfamiliar,
@@ -88,7 +89,7 @@ def register(app: typer.Typer) -> None:
             _check_output(path)
         loaded = load(model)
         result = write_song(
-            prompt,
+            read_prompt_text(prompt),
             loaded,
             bars=bars,
             form=form,
@@ -122,7 +123,7 @@ def register(app: typer.Typer) -> None:
                 }
             )
             return
-        print(render(song, min(100, shutil.get_terminal_size((80, 24)).columns)))
+        print(render(song, max(MIN_WIDTH, min(100, shutil.get_terminal_size((80, 24)).columns))))
         for path in outputs:
             say(f"wrote {path} ({path.stat().st_size:,} bytes)")
 

@@ -9,10 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..music.chart import MAX_LENGTH
 from ..music.theory import Chord, Key
 from ..sampling import GREEDY, Sampling, SamplingError
 
-PromptArgument = Annotated[str, typer.Argument(help="Chords, such as 'D A Bm F#m' or '| D A | Bm . . F#m |'.")]
+PromptArgument = Annotated[
+    str, typer.Argument(help="Chords, such as 'D A Bm F#m' or '| D A | Bm . . F#m |'; - reads them from standard input.")
+]
 ModelOption = Annotated[str, typer.Option("--model", help="A bundled model or a model directory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)]
@@ -24,6 +27,13 @@ GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always the likelie
 TemperatureOption = Annotated[float, typer.Option(help="Above 1 bolder, below 1 safer, 0 greedy.")]
 TopKOption = Annotated[int, typer.Option(help="Choose among the k likeliest; 0 is all.")]
 TopPOption = Annotated[float, typer.Option(help="Choose among the likeliest that sum to this probability.")]
+
+
+def read_prompt_text(argument: str) -> str:
+    """The prompt itself, or what stands on standard input where it is `-`."""
+    if argument != "-":
+        return argument
+    return sys.stdin.buffer.read(MAX_LENGTH + 1).decode("utf-8", errors="replace")
 
 
 def read_key(text: str | None) -> Key | None:

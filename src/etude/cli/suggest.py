@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..model import load
-from .options import JsonOption, KeyOption, ModelOption, PromptArgument, print_json, read_key, warn_unfamiliar
+from .options import JsonOption, KeyOption, ModelOption, PromptArgument, print_json, read_key, read_prompt_text, warn_unfamiliar
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         Example: etude suggest "D A Bm F#m" --top 8
         """
         loaded = load(model)
-        answer = loaded.suggest(prompt, top, read_key(key))
+        answer = loaded.suggest(read_prompt_text(prompt), top, read_key(key))
         warn_unfamiliar(answer.unfamiliar, answer.key, [loaded.tokenizer.nearest(c) for c in answer.unfamiliar])
         if as_json:
             print_json(

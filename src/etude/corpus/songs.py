@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ..errors import EtudeError
-from ..music.theory import Bar, Chord, ChordError, Key, Meter, Section, Song
+from ..music.theory import Bar, Chord, Key, Meter, Section, Song
 
 MAX_LINE_BYTES = 4 << 20
 MAX_CORPUS_BYTES = 1 << 30
@@ -55,7 +55,7 @@ def read_songs(path: Path) -> list[SongDocument]:
             raise CorpusError(f"{where}: not a JSON object with a list 'chords'")
         try:
             songs.append(_song(record, number))
-        except (ChordError, TypeError, ValueError) as error:
+        except (EtudeError, TypeError) as error:
             raise CorpusError(f"{where}: {error}") from error
     if not songs:
         raise CorpusError(f"{path}: no songs in it")
@@ -112,9 +112,9 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _song(record: dict[str, Any], number: int) -> SongDocument:
     chords = record.get("chords")
     if not isinstance(chords, list) or not all(isinstance(chord, str) for chord in chords):
-        raise ValueError("'chords' must be a list of chord symbols")
+        raise EtudeError("'chords' must be a list of chord symbols")
     if not chords or len(chords) > MAX_CHANGES:
-        raise ValueError(f"a song has 1 to {MAX_CHANGES:,} chords, this one {len(chords):,}")
+        raise EtudeError(f"a song has 1 to {MAX_CHANGES:,} chords, this one {len(chords):,}")
     changes = tuple(Chord.parse(chord) for chord in chords)
     name = str(record.get("id") or record.get("title") or f"line {number}")
     return SongDocument(
@@ -132,7 +132,7 @@ def _chart(record: dict[str, Any], changes: tuple[Chord, ...]) -> Song | None:
     if not written:
         return None
     if not isinstance(written, list) or not all(isinstance(bar, str) and bar.split() for bar in written):
-        raise ValueError("'bars' must be a list of strings with a chord or more each")
+        raise EtudeError("'bars' must be a list of strings with a chord or more each")
     bars = [Bar.of(*map(Chord.parse, bar.split())) for bar in written]
     starts = {0: ""}
     for section in record.get("sections") or []:
@@ -161,7 +161,7 @@ def _meter(record: dict[str, Any]) -> Meter:
         meter = meter[-1]
     try:
         return Meter.parse(str(meter))
-    except ValueError:
+    except EtudeError:
         return Meter()  # unknown or "0": the commonest
 
 

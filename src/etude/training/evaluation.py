@@ -31,7 +31,7 @@ BASELINES = {"3-gram": (3, 0.0), "5-gram": (5, 0.0), "3-gram + song": (3, 100.0)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Predict = Callable[[Ints], NDArray[Any]]
-"""Plain ids [1 + changes] -> logits (or log-probabilities) of chords [changes - 1, n_chords], the first change left out."""
+"""Plain ids [1 + changes] -> logits or log-probabilities of chords [changes - 1, n_chords], for all but the first."""
 
 
 @dataclass(frozen=True, slots=True)

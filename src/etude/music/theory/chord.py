@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from ...errors import EtudeError
+
 NO_CHORD = "N.C."
 MAX_SYMBOL_LENGTH = 64
 
@@ -88,7 +90,7 @@ _JOINED = {
 }
 
 
-class ChordError(ValueError):
+class ChordError(EtudeError):
     """A chord that cannot be read: where (a 0-based character position in `text`), why, and the nearest readings.
 
     `text` is all that was being read. Where that is more than one chord, `symbol` is the part at fault, and the message
@@ -123,7 +125,7 @@ class Chord:
     def parse(text: str, dialect: str | None = None) -> Chord:
         """Read one chord symbol. Raises `ChordError`; `dialect` is kept for chart formats (None: common notation)."""
         if dialect is not None:
-            raise ValueError(f"unknown chord dialect {dialect!r}: only None, the common notation, is known")
+            raise EtudeError(f"unknown chord dialect {dialect!r}: only None, the common notation, is known")
         return _parse(text)
 
     @property

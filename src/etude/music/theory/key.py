@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from ...errors import EtudeError
 from .chord import COMMON_NAMES, LETTER_STEPS, NO_CHORD, Chord, ChordError, pitch_class
 
 Mode = Literal["major", "minor"]
@@ -72,7 +73,7 @@ class Key:
     def __post_init__(self) -> None:
         pitch_class(self.tonic)
         if self.mode not in _SCALES:
-            raise ValueError(f"mode must be 'major' or 'minor', not {self.mode!r}")
+            raise EtudeError(f"mode must be 'major' or 'minor', not {self.mode!r}")
 
     @staticmethod
     def parse(text: str) -> Key:
