@@ -1,6 +1,6 @@
 """`python -m etude` is `etude`."""
 
-from .cli import main
+from etude.cli import main
 
 if __name__ == "__main__":
     main()

@@ -16,13 +16,13 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from .engines.array import ArrayEngine
-from .errors import EtudeError
-from .model import ChordModel, Prompt, detect_key, read_prompt
-from .music.chart import parse_progression, render_html
-from .music.theory import Bar, Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
-from .sampling import Sampling, choose, probabilities
-from .tokens.chords import GENRES, anchor_of
+from etude.engines.array import ArrayEngine
+from etude.errors import EtudeError
+from etude.model import ChordModel, Prompt, detect_key, read_prompt
+from etude.music.chart import parse_progression, render_html
+from etude.music.theory import Bar, Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
+from etude.sampling import Sampling, choose, probabilities
+from etude.tokens.chords import GENRES, anchor_of
 
 MAX_BARS = 512
 MAX_SECTIONS = 32

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .engines.array import ArrayEngine
-from .errors import EtudeError
-from .gpt.config import GPTConfig
-from .gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
-from .music.chart import parse_progression
-from .music.theory import Chord, Key, describe
-from .sampling import Sampling, choose, probabilities
-from .tokens.chords import ChordTokenizer
-from .training.evaluation import Ints, Predict, baseline_predictors, windows
-from .training.ngram import NGramModel
+from etude.engines.array import ArrayEngine
+from etude.errors import EtudeError
+from etude.gpt.config import GPTConfig
+from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
+from etude.music.chart import parse_progression
+from etude.music.theory import Chord, Key, describe
+from etude.sampling import Sampling, choose, probabilities
+from etude.tokens.chords import ChordTokenizer
+from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
+from etude.training.ngram import NGramModel
 
 BUNDLED = ("chords",)
 Prompt = str | Sequence[Chord]

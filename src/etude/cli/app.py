@@ -7,7 +7,8 @@ import sys
 
 import typer
 
-from ..errors import EtudeError
+from etude.errors import EtudeError
+
 from . import compose, evaluate, suggest, train
 
 app = typer.Typer(

@@ -10,15 +10,16 @@ from typing import Annotated
 
 import typer
 
-from ..composer import DEFAULT_FORM, DEFAULT_GENRE, DEFAULT_SAMPLING, DEFAULT_TEMPO
-from ..composer import compose as write_song
-from ..errors import EtudeError
-from ..model import load
-from ..music.arrange import Note, arrange
-from ..music.chart import MIN_WIDTH, render
-from ..music.sound import write_midi, write_wav
-from ..music.theory import MAX_TEMPO, MIN_TEMPO, Meter, Song
-from ..tokens.chords import GENRES
+from etude.composer import DEFAULT_FORM, DEFAULT_GENRE, DEFAULT_SAMPLING, DEFAULT_TEMPO
+from etude.composer import compose as write_song
+from etude.errors import EtudeError
+from etude.model import load
+from etude.music.arrange import Note, arrange
+from etude.music.chart import MIN_WIDTH, render
+from etude.music.sound import write_midi, write_wav
+from etude.music.theory import MAX_TEMPO, MIN_TEMPO, Meter, Song
+from etude.tokens.chords import GENRES
+
 from .options import (
     GreedyOption,
     JsonOption,

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ..corpus.songs import read_songs
-from ..model import load
-from ..training import evaluation
+from etude.corpus.songs import read_songs
+from etude.model import load
+from etude.training import evaluation
+
 from .options import JsonOption, print_json
 
 

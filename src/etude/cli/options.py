@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..music.chart import MAX_LENGTH
-from ..music.theory import Chord, Key
-from ..sampling import GREEDY, Sampling, SamplingError
+from etude.music.chart import MAX_LENGTH
+from etude.music.theory import Chord, Key
+from etude.sampling import GREEDY, Sampling, SamplingError
 
 PromptArgument = Annotated[
-    str, typer.Argument(help="Chords, such as 'D A Bm F#m' or '| D A | Bm . . F#m |'; - reads them from standard input.")
+    str,
+    typer.Argument(help="Chords, such as 'D A Bm F#m' or '| D A | Bm . . F#m |'; - reads them from standard input."),
 ]
 ModelOption = Annotated[str, typer.Option("--model", help="A bundled model or a model directory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

@@ -8,8 +8,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..model import load
-from .options import JsonOption, KeyOption, ModelOption, PromptArgument, print_json, read_key, read_prompt_text, warn_unfamiliar
+from etude.model import load
+
+from .options import (
+    JsonOption,
+    KeyOption,
+    ModelOption,
+    PromptArgument,
+    print_json,
+    read_key,
+    read_prompt_text,
+    warn_unfamiliar,
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..corpus.songs import read_songs, split_songs
-from ..errors import EtudeError
-from ..training.recipes import RECIPES
-from ..training.recipes import recipe as find_recipe
+from etude.corpus.songs import read_songs, split_songs
+from etude.errors import EtudeError
+from etude.training.recipes import RECIPES
+from etude.training.recipes import recipe as find_recipe
+
 from .options import JsonOption, check_directory, print_json, say
 
 if TYPE_CHECKING:
-    from ..training.loop import Progress
+    from etude.training.loop import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +63,7 @@ def register(app: typer.Typer) -> None:
         documents = [document for path in corpus for document in read_songs(path)]
         documents, held_out, where = split_songs(documents, corpus, validation)
         try:
-            from ..training.loop import train as run
+            from etude.training.loop import train as run
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise

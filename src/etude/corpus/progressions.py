@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from ..music.chart import parse_progression
-from ..music.theory import Key, Section, Song, merge_changes
+from etude.music.chart import parse_progression
+from etude.music.theory import Key, Section, Song, merge_changes
+
 from .songs import SongDocument
 
 ROUNDS = 4

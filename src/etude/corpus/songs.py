@@ -16,8 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ..errors import EtudeError
-from ..music.theory import Bar, Chord, Key, Meter, Section, Song
+from etude.errors import EtudeError
+from etude.music.theory import Bar, Chord, Key, Meter, Section, Song
 
 MAX_LINE_BYTES = 4 << 20
 MAX_CORPUS_BYTES = 1 << 30

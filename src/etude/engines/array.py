@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..gpt.config import N_MATCH, GPTConfig
+from etude.gpt.config import N_MATCH, GPTConfig
+
 from .matches import MatchFinder
 
 Array = NDArray[np.float32]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..gpt.config import MAX_MATCH, N_MATCH
+from etude.gpt.config import MAX_MATCH, N_MATCH
 
 Ints = NDArray[np.int64]
 

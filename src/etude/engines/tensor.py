@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ..gpt.config import N_MATCH, GPTConfig, parameter_shapes
+from etude.gpt.config import N_MATCH, GPTConfig, parameter_shapes
+
 from .array import EPSILON, ROPE_BASE
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from ..errors import EtudeError
+from etude.errors import EtudeError
 
 Architecture = Literal["modern"]
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from ..errors import EtudeError
-from ..files import atomic_write
-from ..tokens.chords import ChordTokenizer, TokenizerError
+from etude.errors import EtudeError
+from etude.files import atomic_write
+from etude.tokens.chords import ChordTokenizer, TokenizerError
+
 from .config import ConfigError, GPTConfig, parameter_shapes
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"

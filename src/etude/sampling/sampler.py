@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EtudeError
+from etude.errors import EtudeError
 
 Floats = NDArray[np.float64]
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EtudeError
-from ..music.theory import Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
+from etude.errors import EtudeError
+from etude.music.theory import Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
 
 GENRES = ("jazz", "pop", "rock", "c-pop", "folk", "carol", "standards", "other")
 METERS = ("4/4", "3/4", "2/2", "2/4", "6/8", "12/8", "5/4", "6/4", "7/4", "9/8", "3/2", "other")

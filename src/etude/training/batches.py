@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..corpus.songs import SongDocument
-from ..engines.matches import find_matches
-from ..tokens.chords import GENRES, SECTIONS, ChordTokenizer
+from etude.corpus.songs import SongDocument
+from etude.engines.matches import find_matches
+from etude.tokens.chords import GENRES, SECTIONS, ChordTokenizer
+
 from .recipes import Recipe
 
 Ints = NDArray[np.int64]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..corpus.songs import SongDocument
+from etude.corpus.songs import SongDocument
+
 from .recipes import Recipe
 
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from ..errors import EtudeError
-from ..files import atomic_write
+from etude.errors import EtudeError
+from etude.files import atomic_write
 
 CHECKPOINT = "checkpoint.safetensors"
 _STATE = "state"

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..corpus.songs import SongDocument
-from ..errors import EtudeError
-from ..music.theory import Chord
-from ..tokens.chords import ChordTokenizer
+from etude.corpus.songs import SongDocument
+from etude.errors import EtudeError
+from etude.music.theory import Chord
+from etude.tokens.chords import ChordTokenizer
+
 from .batches import encode_plain
 from .ngram import UNSAYABLE, NGramModel
 

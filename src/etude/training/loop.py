@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ..corpus.progressions import read_progressions
-from ..corpus.songs import SongDocument
-from ..engines.tensor import GPT
-from ..errors import EtudeError
-from ..files import atomic_write
-from ..gpt.config import GPTConfig
-from ..gpt.directory import NGRAMS, save_model
-from ..tokens.chords import ChordTokenizer
+from etude.corpus.progressions import read_progressions
+from etude.corpus.songs import SongDocument
+from etude.engines.tensor import GPT
+from etude.errors import EtudeError
+from etude.files import atomic_write
+from etude.gpt.config import GPTConfig
+from etude.gpt.directory import NGRAMS, save_model
+from etude.tokens.chords import ChordTokenizer
+
 from . import evaluation
 from .batches import IGNORE, Batch, SongBatches, collate
 from .card import model_card

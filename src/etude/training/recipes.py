@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..errors import EtudeError
+from etude.errors import EtudeError
 
 
 class RecipeError(EtudeError):

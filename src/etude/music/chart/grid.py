@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..theory import Bar, Song
+from etude.music.theory import Bar, Song
 
 MIN_WIDTH = 20
 _MIN_CELL = 8

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from ..theory import Song
+from etude.music.theory import Song
+
 from .grid import Cell, cells, heading
 
 _PER_ROW = 4

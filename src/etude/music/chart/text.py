@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 
-from ..theory import Bar, Chord, ChordError, Section
+from etude.music.theory import Bar, Chord, ChordError, Section
 
 MAX_CHORDS = 2_000
 MAX_LENGTH = 200_000

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from etude.errors import EtudeError
 from etude.files import output
 from etude.music.arrange import Note, Part, programs
 from etude.music.theory import Song
@@ -90,7 +91,7 @@ class _Sounding(NamedTuple):
 def _blocks(song: Song, notes: Iterable[Note]) -> Iterator[_Audio]:
     """The mix in blocks of float32 [frames, 2], before normalisation."""
     if song.seconds > MAX_SECONDS:
-        raise ValueError(f"the song lasts {song.seconds:.0f} seconds; sound is made for at most {MAX_SECONDS:.0f}")
+        raise EtudeError(f"the song lasts {song.seconds:.0f} seconds; sound is made for at most {MAX_SECONDS:.0f}")
     total = round((song.seconds + TAIL_SECONDS) * RATE)
     fade = round(_FADE_SECONDS * RATE)
     played = _played(song, notes)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ...errors import EtudeError
+from etude.errors import EtudeError
 
 NO_CHORD = "N.C."
 MAX_SYMBOL_LENGTH = 64

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from ...errors import EtudeError
+from etude.errors import EtudeError
+
 from .chord import COMMON_NAMES, LETTER_STEPS, NO_CHORD, Chord, ChordError, pitch_class
 
 Mode = Literal["major", "minor"]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from ...errors import EtudeError
+from etude.errors import EtudeError
+
 from .chord import Chord
 from .key import Key
 
