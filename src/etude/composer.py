@@ -1,9 +1,9 @@
 """Where the model meets the music: chords in, a whole song out.
 
 A form is letters: `AABA`. The prompt opens the first section and the model writes on in bars; a letter that returns
-brings its bars back; a new letter begins on another chord than the sections before it, and hears only the last bars before
-it, because a model that hears a whole section copies it; the last section ends on the cadence, of a few, that the model
-finds likeliest. All in the model's full chord form (see `tokens.chords`).
+brings its bars back; a new letter begins on another chord than the sections before it, and hears only the last bars
+before it, because a model that hears a whole section copies it; the last section ends on the cadence, of a few, that
+the model finds likeliest. All in the model's full chord form (see `tokens.chords`).
 """
 
 from __future__ import annotations
