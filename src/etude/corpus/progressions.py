@@ -9,7 +9,7 @@ from etude.music.theory import Key, Section, Song, merge_changes
 
 from .songs import SongDocument
 
-ROUNDS = 4
+ROUNDS = 2
 
 
 def read_progressions() -> list[SongDocument]:

@@ -16,6 +16,7 @@ from .recipes import Recipe
 
 Ints = NDArray[np.int64]
 IGNORE = -1  # a target that costs nothing: padding, or a chord that cannot be said
+_LONG = 24  # shorter songs are always shown from their start
 _POOL = 16  # batches whose songs are sorted by length together, so that little is padded
 
 
@@ -80,7 +81,7 @@ class SongBatches:
             return full[start : start + block], full[start + 1 : start + block + 1]
         ids, said = self._plain[song]
         start = 0
-        if len(ids) > 8 and rng.random() < self.recipe.crop_share:
+        if len(ids) > _LONG and rng.random() < self.recipe.crop_share:
             start = int(rng.integers(len(ids) - 4))
         ids, said = self._from(ids, said, start)
         return ids[:-1], np.where(said, ids, IGNORE)[1:]

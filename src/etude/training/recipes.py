@@ -54,7 +54,7 @@ class Recipe:
     """A chord shape must occur this often in the corpus to become a token."""
     validate_every: int = 500
     """Steps between validations (and checkpoints)."""
-    progressions: int = 3
+    progressions: int = 10
     """Times an epoch that each of the bundled standard progressions is shown."""
     seed: int = 1
     """Decides initial weights, order, augmentation and dropout."""
