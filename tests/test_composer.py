@@ -47,6 +47,11 @@ def test_a_song_ends_on_a_cadence(prompt: str, tonic: str, seed: int) -> None:
     assert steps in (5, 7, 10)
 
 
+def test_a_last_section_of_one_bar_is_the_tonic() -> None:
+    song = compose("G7", MODEL, form="AB", bars=3, key="C").song
+    assert song.bars[-1].chords[0][0].root == 0
+
+
 @pytest.mark.parametrize("semitones", range(12))
 def test_the_same_song_in_every_key(semitones: int) -> None:
     here = compose(parse_progression(PROMPT).chords, MODEL, seed=3)
@@ -122,4 +127,6 @@ def test_what_cannot_be_composed(options: dict[str, object], message: str) -> No
 def test_python_has_the_same_verb() -> None:
     result = etude.compose(PROMPT, bars=8, form="A", seed=5)
     assert merge_changes(result.song.bars) == result.song.changes()
-    assert "<" in result._repr_html_()
+    assert "F#m" in result._repr_html_()
+    listed = etude.compose(["D", "A"], key="D major", bars=8)
+    assert listed.song.key == Key("D")

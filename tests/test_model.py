@@ -52,6 +52,7 @@ def test_probabilities_over_all_chords_sum_to_one() -> None:
 def test_spelling_follows_the_key_and_what_was_typed() -> None:
     assert MODEL.suggest("Gb Db Ebm Cb").key == Key("Gb")
     assert MODEL.suggest("F# C# D#m B").key == Key("F#")
+    assert MODEL.suggest("G♭ D♭ E♭m C♭").key == Key("Gb")
     assert not any("#" in c.symbol for c in MODEL.suggest("F Bb C", top=40).candidates if c.numeral[0] in "IViv")
 
 
@@ -66,6 +67,8 @@ def test_generate_is_seeded_and_never_repeats_a_chord_at_once() -> None:
 def test_a_long_prompt_and_a_silent_one() -> None:
     assert len(MODEL.suggest("C G " * 900).candidates) == 5
     assert MODEL.suggest("N.C.").key == Key("C")
+    here, there = (MODEL.suggest("N.C.", key=key).candidates for key in ("C", "F#"))
+    assert [c.chord.transpose(6) for c in here] == [c.chord for c in there]
 
 
 def test_models_that_are_not_there(tmp_path: Path) -> None:
@@ -85,4 +88,5 @@ def test_a_trained_directory_loads_and_answers(model_directory: Path) -> None:
 
 
 def test_suggestions_show_in_a_notebook() -> None:
-    assert "<table>" in MODEL.suggest("D A")._repr_html_()
+    html = MODEL.suggest("D A")._repr_html_()
+    assert all(f"<b>{candidate.symbol}</b>" in html for candidate in MODEL.suggest("D A").candidates)

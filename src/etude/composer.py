@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from etude.engines.array import ArrayEngine
 from etude.errors import EtudeError
-from etude.model import ChordModel, Prompt, detect_key, read_prompt
+from etude.model import ChordModel, Prompt, as_chord, detect_key, read_prompt
 from etude.music.chart import parse_progression, render_html
 from etude.music.theory import Bar, Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
 from etude.sampling import Sampling, choose, probabilities
@@ -68,7 +68,7 @@ def compose(
     bars: int | None = None,
     form: str | None = None,
     chords: int | None = None,
-    key: Key | None = None,
+    key: Key | str | None = None,
     tempo: float | None = None,
     meter: Meter | None = None,
     genre: str | None = None,
@@ -83,7 +83,7 @@ def compose(
     the prompt is in (default: detected), `tempo` is in quarter notes a minute. Raises `ChordError`, `ComposeError`.
     """
     changes = read_prompt(prompt)
-    key = key or detect_key(prompt, changes)
+    key = Key.parse(key) if isinstance(key, str) else key or detect_key(prompt, changes)
     genre = DEFAULT_GENRE if genre is None else genre
     if genre not in GENRES:
         raise ComposeError(f"unknown genre {genre!r}; known: {', '.join(GENRES)}")
@@ -107,7 +107,7 @@ def compose(
 
 
 def _prompt_bars(prompt: Prompt) -> tuple[Bar, ...]:
-    return parse_progression(prompt).bars if isinstance(prompt, str) else tuple(map(Bar.of, prompt))
+    return parse_progression(prompt).bars if isinstance(prompt, str) else tuple(Bar.of(as_chord(c)) for c in prompt)
 
 
 def _plan(form: str, bars: int | None, opening: int) -> list[tuple[str, int]]:
@@ -152,9 +152,7 @@ class _Writer:
         self.anchor = 0
         self.running = Fraction(1)  # the length that holds until another is given
         self.logits: NDArray[np.float32] = np.zeros(0, np.float32)
-        # Lengths that a metre can count: whole bars and its beats.
-        beats = blank.meter.beats // 3 if blank.meter.unit == 8 and blank.meter.beats % 3 == 0 else blank.meter.beats
-        self.grid = Fraction(1, beats)
+        self.grid = Fraction(1, blank.meter.pulses)  # chords enter on beats
 
     def write(self, plan: Sequence[tuple[str, int]], opening: tuple[Bar, ...]) -> tuple[Section, ...]:
         self.anchor = anchor_of((chord for bar in opening for chord, _ in bar.chords), self.blank.key.pitch_class)
@@ -167,7 +165,7 @@ class _Writer:
             if letter in known and not last:
                 sections.append(Section(letter, start))
                 continue
-            ending = min(2, length - 1) if last else 0
+            ending = max(1, min(2, length - 1)) if last else 0
             start = start[: length - ending] if last else start
             avoid = {bars[0].chords[0][0] for bars in known.values()} if not start else set()
             self._begin(letter, sections[-1].bars[-HEARD_BARS:] if sections else ())
@@ -226,16 +224,14 @@ class _Writer:
             return length <= room and (whole_bars or (length <= 1 - position and length % self.grid == 0))
 
         fits = {token: length for token, length in self.tokenizer.length_ids.items() if fits_here(length)}
-        allowed = np.zeros_like(self.chord_mask)
-        allowed[list(fits)] = True
-        stays = self.running in fits.values()
-        if stays:  # saying nothing keeps the running length: any other token means that
-            allowed |= self.chord_mask
-            allowed[[token for token, length in fits.items() if length == self.running]] = False
-        token = choose(self.logits, self.sampling, self.rng, allowed)
-        if token in fits:
-            self._feed(token)
-            self.running = fits[token]
+        tokens = [token for token, length in fits.items() if length != self.running]
+        scores = self.logits[tokens].astype(np.float64)  # [options]
+        if len(tokens) < len(fits):  # saying the next chord at once keeps the running length: one option, their sum
+            scores = np.append(scores, np.logaddexp.reduce(self.logits[self.chord_mask].astype(np.float64)))
+        option = choose(scores, self.sampling, self.rng)
+        if option < len(tokens):
+            self._feed(tokens[option])
+            self.running = fits[tokens[option]]
         return self.running
 
     def _cadence(self, bars: int, before: Sequence[Bar]) -> Iterator[Bar]:

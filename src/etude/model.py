@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from etude.training.evaluation import Ints, Predict, baseline_predictors, window
 from etude.training.ngram import NGramModel
 
 BUNDLED = ("chords",)
-Prompt = str | Sequence[Chord]
+Prompt = str | Sequence[Chord | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,11 @@ class ChordModel:
         """[V]: which ids are chords."""
         return np.arange(self.config.vocab_size) < self.tokenizer.n_chords
 
-    def suggest(self, prompt: Prompt, top: int = 5, key: Key | None = None) -> Suggestions:
+    def suggest(self, prompt: Prompt, top: int = 5, key: Key | str | None = None) -> Suggestions:
         """The likeliest next chords. Raises `ChordError` for a prompt that cannot be read."""
         chords = read_prompt(prompt)
-        key = key or detect_key(prompt, chords)
-        encoded = self.tokenizer.encode_changes(chords)
+        key = Key.parse(key) if isinstance(key, str) else key or detect_key(prompt, chords)
+        encoded = self.tokenizer.encode_changes(chords, key.pitch_class)
         logits = self.engine().start(encoded.ids)[: self.tokenizer.n_chords]  # [n_chords]
         p = probabilities(logits)
         candidates = []
@@ -109,7 +110,7 @@ class ChordModel:
     def predictor(self) -> Predict:
         """How this model says the chords of a song, as `training.evaluation.score` asks for it."""
 
-        def predict(ids: Ints) -> NDArray[np.float32]:
+        def predict(ids: Ints, said: NDArray[np.bool_]) -> NDArray[np.float32]:
             engine, parts = self.engine(), []
             for start, scored, end in windows(len(ids) - 1, self.config.block_size):
                 parts.append(engine.start_all(ids[start:end].tolist())[scored - start :, : self.tokenizer.n_chords])
@@ -145,16 +146,22 @@ def load(name: str | Path) -> ChordModel:
 
 def read_prompt(prompt: Prompt) -> tuple[Chord, ...]:
     """The changes of a prompt: chords in order, immediate repeats merged."""
-    chords = parse_progression(prompt).chords if isinstance(prompt, str) else tuple(prompt)
+    chords = parse_progression(prompt).chords if isinstance(prompt, str) else tuple(map(as_chord, prompt))
     if not chords:
         raise EtudeError("the prompt has no chords; give one at least, such as C")
     return tuple(chord for i, chord in enumerate(chords) if i == 0 or chord != chords[i - 1])
+
+
+def as_chord(chord: Chord | str) -> Chord:
+    """A chord, or the chord that a symbol says."""
+    return Chord.parse(chord) if isinstance(chord, str) else chord
 
 
 def detect_key(prompt: Prompt, chords: Sequence[Chord]) -> Key:
     """The progression's key, spelled with flats where the prompt writes more of them than sharps."""
     flats = None
     if isinstance(prompt, str):
-        roots = [word[1:2] for word in prompt.replace("|", " ").split() if word[:1] in "ABCDEFG"]
-        flats = roots.count("b") > roots.count("#") if {"b", "#"} & set(roots) else None
+        signs = re.findall(r"(?:^|[\s|,/])[A-G]([b#♭♯])", prompt)
+        n_flats = sum(sign in "b♭" for sign in signs)
+        flats = 2 * n_flats > len(signs) if signs else None
     return Key.detect(chords, prefer_flats=flats)

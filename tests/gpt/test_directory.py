@@ -97,6 +97,22 @@ def test_a_reordered_tokenizer_of_the_same_size_is_refused(model_directory: Path
         load_model(model_directory)
 
 
+def test_a_changed_configuration_of_fitting_sizes_is_refused(model_directory: Path) -> None:
+    path = model_directory / "config.json"
+    path.write_text(path.read_text().replace('"block_size": 32', '"block_size": 16'))
+    with pytest.raises(ModelError, match="another config"):
+        load_model(model_directory)
+
+
+@pytest.mark.parametrize("metadata", ["[]", '"x"', "[" * 5000, "{}"])
+def test_a_header_that_is_none_is_refused(model_directory: Path, weights: Weights, metadata: str) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(weights, model_directory / "model.safetensors", {"etude": metadata})
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        load_model(model_directory)
+
+
 def test_an_oversized_header_is_refused(model_directory: Path) -> None:
     path = model_directory / "model.safetensors"
     path.write_bytes((1 << 62).to_bytes(8, "little") + path.read_bytes()[8:])

@@ -127,7 +127,11 @@ def test_section_labels_become_tags(label: str, tag: str) -> None:
 def test_json_round_trip_and_damage() -> None:
     text = TOKENIZER.to_json()
     assert ChordTokenizer.from_json(text) == TOKENIZER
-    for damaged in ("", "{}", "[1]", text[:-20], text.replace("m7b5", "m7b6b"), text.replace('"song"', '"sung"')):
+    for damaged in (
+        "", "{}", "[1]", "[" * 100_000, text[:-20], text.replace("m7b5", "m7b6b"), text.replace('"song"', '"sung"'),
+        text.replace('"chord"', '"bpe"'), text.replace('"version": 1', '"version": 2'), text.replace('"/0"', '"6/0"'),
+        ChordTokenizer((("m", 0),)).to_json(),
+    ):  # fmt: skip
         with pytest.raises(TokenizerError):
             ChordTokenizer.from_json(damaged)
 

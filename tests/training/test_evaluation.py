@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.corpus.songs import SongDocument, read_songs
+from etude.errors import EtudeError
 from etude.music.theory import Chord
 from etude.tokens.chords import ChordTokenizer
+from etude.training.batches import encode_plain
 from etude.training.evaluation import (
     UNSAYABLE_NATS,
     baseline_predictors,
@@ -53,7 +55,7 @@ def test_scores_of_a_known_distribution(tokenizer: ChordTokenizer) -> None:
     logits[0, ids[1]] = 2.0
     logits[1, [0, 1, 2, 3]] = 5.0
     logits[1, ids[2]] = 4.0
-    scores = score([song], tokenizer, lambda ids: logits)
+    scores = score([song], tokenizer, lambda ids, said: logits)
     assert scores.rank[0] == 0
     assert scores.nats[0] == pytest.approx(math.log(tokenizer.n_chords - 1 + math.e**2) - 2)
     assert scores.rank[1] == (4 if ids[2] > 3 else 3)
@@ -65,7 +67,7 @@ def test_scores_of_a_known_distribution(tokenizer: ChordTokenizer) -> None:
 
 def test_of_equal_logits_only_one_is_first(tokenizer: ChordTokenizer) -> None:
     song = document("D A Bm G D A7 D")
-    scores = score([song], tokenizer, lambda ids: np.zeros((6, tokenizer.n_chords)))
+    scores = score([song], tokenizer, lambda ids, said: np.zeros((6, tokenizer.n_chords)))
     assert scores.rank.tolist() == [tokenizer.chord_id(chord, 2) for chord in song.changes[1:]]
 
 
@@ -75,7 +77,7 @@ def test_the_standard_error_has_songs_as_units(tokenizer: ChordTokenizer) -> Non
     a = tokenizer.chord_id(Chord.parse("A"), 2)
     d = tokenizer.chord_id(Chord.parse("D"), 2)
 
-    def predict(ids: np.ndarray) -> np.ndarray:
+    def predict(ids: np.ndarray, said: np.ndarray) -> np.ndarray:
         logits = np.zeros((len(ids) - 2, tokenizer.n_chords))
         logits[0::2, a] = 1.0
         logits[1::2, d] = 1.0
@@ -103,9 +105,15 @@ def test_intervals_say_the_same_in_every_key_and_baselines_sum_to_one(
     assert steps.tolist() == [0, 7, 2, 12, 8, 7]
     predictors = baseline_predictors(fit_ngrams(songs, tokenizer), tokenizer)
     for name, predict in predictors.items():
-        p = np.exp(predict(np.array(tokenizer.encode_changes(songs[0].changes).ids)))
+        p = np.exp(predict(*encode_plain(songs[0], tokenizer)))
         assert p.shape == (len(songs[0].changes) - 1, tokenizer.n_chords), name
         assert np.allclose(p.sum(axis=1), 1)
     # D A Bm G stands in the songs; in F it is F C Dm Bb.
-    fourth = predictors["5-gram"](np.array(tokenizer.encode_changes(chords("F C Dm F")).ids))[2]
+    fourth = predictors["5-gram"](*encode_plain(document("F C Dm F"), tokenizer))[2]
     assert fourth.argmax() == tokenizer.chord_id(Chord.parse("Bb"), 5)
+
+
+def test_counts_of_other_chords_are_refused(songs: list[SongDocument], tokenizer: ChordTokenizer) -> None:
+    other = ChordTokenizer(tokenizer.shapes[:-1])
+    with pytest.raises(EtudeError, match="another tokenizer"):
+        baseline_predictors(fit_ngrams(songs, tokenizer), other)

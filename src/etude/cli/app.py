@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from io import TextIOWrapper
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
@@ -22,26 +26,54 @@ app = typer.Typer(
 for module in (compose, suggest, train, evaluate):
     module.register(app)
 
+# The command-line library's own exception for wrong usage, wherever it keeps it.
+_UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "UsageError")
+
 
 def main() -> None:
     """Run the command. Exit status: 0, 1 (could not do it; one line says why) or 2 (wrong usage)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without the sign for a quarter note shows a `?`
+    signal.signal(signal.SIGTERM, _stop)
     try:
-        app()
-    except (EtudeError, OSError, MemoryError) as error:
+        status = app(prog_name="etude", standalone_mode=False)
+    except _UsageError as error:
+        _fail(error, 2)
+    except (EtudeError, OSError, MemoryError, UnicodeError) as error:
         if isinstance(error, BrokenPipeError):  # the reader went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        print(f"etude: {one_line(error)}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
+        _fail(error, 1)
+    except (KeyboardInterrupt, typer.Abort):
         print("etude: stopped", file=sys.stderr)
         sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
-def one_line(error: BaseException) -> str:
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """A polite kill unwinds like Ctrl-C, so that what was half written is taken away."""
+    raise KeyboardInterrupt
+
+
+def _fail(error: Exception, status: int) -> NoReturn:
+    text = one_line(error)
+    if status == 2:
+        context = getattr(error, "ctx", None)
+        path = getattr(context, "command_path", "etude")
+        if not text or type(error).__name__ == "NoArgsIsHelpError":
+            print(context.get_help() if context else "", file=sys.stderr)
+            sys.exit(status)
+        text += f" (see {path} --help)"
+    print(f"etude: {text}", file=sys.stderr)
+    sys.exit(status)
+
+
+def one_line(error: Exception) -> str:
     """An error's message on one line, with the file of a system error."""
     if isinstance(error, MemoryError):
         return "out of memory"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return " ".join(str(message).split())

@@ -16,7 +16,7 @@ from etude.errors import EtudeError
 from etude.model import load
 from etude.music.arrange import Note, arrange
 from etude.music.chart import MIN_WIDTH, render
-from etude.music.sound import write_midi, write_wav
+from etude.music.sound import MAX_SECONDS, write_midi, write_wav
 from etude.music.theory import MAX_TEMPO, MIN_TEMPO, Meter, Song
 from etude.tokens.chords import GENRES
 
@@ -105,6 +105,10 @@ def register(app: typer.Typer) -> None:
         )
         song = result.song
         warn_unfamiliar(result.unfamiliar, song.key, [loaded.tokenizer.nearest(c) for c in result.unfamiliar])
+        if song.seconds > MAX_SECONDS and any(path.suffix.lower() == ".wav" for path in outputs):
+            raise EtudeError(
+                f"the song lasts {song.seconds:,.0f} seconds; sound is made for at most {MAX_SECONDS:,.0f}"
+            )
         notes = arrange(song, seed) if outputs else ()
         for path in outputs:
             WRITERS[path.suffix.lower()](song, notes, path)

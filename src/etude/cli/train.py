@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.corpus.songs import read_songs, split_songs
-from etude.errors import EtudeError
+import etude
 from etude.training.recipes import RECIPES
-from etude.training.recipes import recipe as find_recipe
 
 from .options import JsonOption, check_directory, print_json, say
 
@@ -53,24 +50,15 @@ def register(app: typer.Typer) -> None:
         if steps is not None and minutes is not None:
             raise typer.BadParameter("give --steps or --minutes, not both")
         check_directory(output)
-        chosen = find_recipe(recipe).with_settings(settings or ())
-        chosen = replace(
-            chosen,
-            steps=chosen.steps if steps is None else steps,
-            minutes=chosen.minutes if minutes is None else minutes,
-            seed=chosen.seed if seed is None else seed,
-        )
-        documents = [document for path in corpus for document in read_songs(path)]
-        documents, held_out, where = split_songs(documents, corpus, validation)
-        try:
-            from etude.training.loop import train as run
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise EtudeError("training needs PyTorch: pip install 'etude[train]'") from None
-        say(f"{len(documents):,} songs to train on, {len(held_out):,} to validate on ({where})")
-        with _progress() as report:
-            best = run(documents, held_out, output, chosen, resume, report)
+        chosen: dict[str, Any] = {}
+        for setting in settings or ():
+            key, equals, value = setting.partition("=")
+            if not equals:
+                raise typer.BadParameter(f"--set takes key=value, not {setting!r}")
+            chosen[key] = value
+        chosen |= {k: v for k, v in (("steps", steps), ("minutes", minutes), ("seed", seed)) if v is not None}
+        with _Progress() as report:
+            best = etude.train(corpus, output, recipe, validation=validation, resume=resume, report=report, **chosen)
         if as_json:
             print_json({"directory": str(output), "validation": best})
         else:
@@ -80,10 +68,10 @@ def register(app: typer.Typer) -> None:
             )
 
 
-class _progress:  # noqa: N801 - used as a context manager only
+class _Progress:
     """A bar with loss and time left on a terminal; a line every hundred steps elsewhere."""
 
-    def __enter__(self) -> _progress:
+    def __enter__(self) -> _Progress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -111,7 +99,8 @@ class _progress:  # noqa: N801 - used as a context manager only
         if progress.validation is not None and progress.top1 is not None:
             self.validated = f"valid {progress.validation:.3f} nats, top-1 {progress.top1:.1%}"
         minutes, seconds = divmod(round(progress.seconds_left), 60)
-        text = f"loss {self.smooth:.3f}  {self.validated}  {minutes}:{seconds:02d} left"
+        rate = f"{progress.steps_per_second:.1f} steps/s"
+        text = f"loss {self.smooth:.3f}  {self.validated}  {rate}  {minutes}:{seconds:02d} left"
         if self.bar:
             self.bar.update(self.task, total=progress.steps, completed=progress.step, description=text)
         elif progress.validation is not None or progress.step % 100 == 0 or progress.step in (1, progress.steps):

@@ -22,6 +22,7 @@ from etude.music.theory import Bar, Chord, Key, Meter, Section, Song
 MAX_LINE_BYTES = 4 << 20
 MAX_CORPUS_BYTES = 1 << 30
 MAX_CHANGES = 20_000
+MAX_BAR_CHORDS = 16
 # In these sources a key names a tonic and leaves the mode open.
 _TONIC_ONLY = ("billboard", "rock-corpus")
 
@@ -49,12 +50,13 @@ def read_songs(path: Path) -> list[SongDocument]:
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
+            json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
         except (ValueError, RecursionError) as error:
             raise CorpusError(f"{where}: not JSON ({error})") from error
         if not isinstance(record, dict):
             raise CorpusError(f"{where}: not a JSON object with a list 'chords'")
         try:
-            songs.append(_song(record, number))
+            songs.append(_song(record, where))
         except (EtudeError, TypeError) as error:
             raise CorpusError(f"{where}: {error}") from error
     if not songs:
@@ -64,8 +66,8 @@ def read_songs(path: Path) -> list[SongDocument]:
 
 def split_songs(
     documents: list[SongDocument], corpus: Sequence[Path], validation: Path | None
-) -> tuple[list[SongDocument], list[SongDocument], str]:
-    """Training songs, validation songs, and where the latter come from. Versions of one song stay on one side.
+) -> tuple[list[SongDocument], list[SongDocument]]:
+    """Training songs and validation songs. Versions of one song stay on one side.
 
     Without `validation`, a file named `valid` beside a corpus file named `train` is taken; without that, every
     twentieth group by the digest of its name.
@@ -78,15 +80,13 @@ def split_songs(
         held_out = read_songs(found)
         groups = {document.group for document in held_out}
         kept = [document for document in documents if document.group not in groups]
-        where = str(found)
     else:
         is_held_out = {d.group: hashlib.sha256(d.group.encode()).digest()[0] < 256 // 20 for d in documents}
         held_out = [document for document in documents if is_held_out[document.group]]
         kept = [document for document in documents if not is_held_out[document.group]]
-        where = "a twentieth of the corpus"
     if not kept or not any(len(document.changes) > 1 for document in held_out):
         raise CorpusError(f"{corpus[0]}: too few songs to hold some out; give more, or name a file with --validation")
-    return kept, held_out, where
+    return kept, held_out
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -109,17 +109,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise CorpusError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _song(record: dict[str, Any], number: int) -> SongDocument:
+def _song(record: dict[str, Any], where: str) -> SongDocument:
     chords = record.get("chords")
     if not isinstance(chords, list) or not all(isinstance(chord, str) for chord in chords):
         raise EtudeError("'chords' must be a list of chord symbols")
     if not chords or len(chords) > MAX_CHANGES:
         raise EtudeError(f"a song has 1 to {MAX_CHANGES:,} chords, this one {len(chords):,}")
     changes = tuple(Chord.parse(chord) for chord in chords)
-    name = str(record.get("id") or record.get("title") or f"line {number}")
+    name = str(record.get("id") or record.get("title") or where)
+    group = record.get("group")
     return SongDocument(
         name=name,
-        group=str(record.get("group", name)),
+        group=str(record.get("title") or name) if group is None else str(group),
         source=str(record.get("source", "")),
         licence=str(record.get("licence", "")),
         changes=changes,
@@ -133,6 +134,8 @@ def _chart(record: dict[str, Any], changes: tuple[Chord, ...]) -> Song | None:
         return None
     if not isinstance(written, list) or not all(isinstance(bar, str) and bar.split() for bar in written):
         raise EtudeError("'bars' must be a list of strings with a chord or more each")
+    if any(len(bar.split()) > MAX_BAR_CHORDS for bar in written):
+        raise EtudeError(f"a bar holds at most {MAX_BAR_CHORDS} chords")
     bars = [Bar.of(*map(Chord.parse, bar.split())) for bar in written]
     starts = {0: ""}
     for section in record.get("sections") or []:

@@ -35,7 +35,7 @@ def rotary_table(block_size: int, head_size: int) -> tuple[Tensor, Tensor]:
 class Dropout(nn.Module):
     """Drops channels of the residual stream for a whole sequence (Gal and Ghahramani 2016): one mask [b, 1, d].
 
-    A mask a sequence needs t times fewer random numbers than a mask a token; drawing those took a third of a step.
+    A mask a sequence needs t times fewer random numbers than a mask a token (docs/log.md).
     """
 
     def __init__(self, rate: float) -> None:
@@ -67,7 +67,7 @@ class FeatureTable(nn.Module):
     def forward(self) -> Tensor:
         if self.features is None:
             return self.own
-        return self.own + self.shared[self.features].sum(dim=1)  # [V, n_features, d] -> [V, d]
+        return self.own + F.embedding(self.features, self.shared).sum(dim=1)  # [V, n_features, d] -> [V, d]
 
 
 class Block(nn.Module):
@@ -107,7 +107,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class GPT(nn.Module):
-    """The `modern` architecture, trainable. `features` [V, n] ties rows of the embedding and of the head together."""
+    """The `modern` architecture, trainable. `features` [V, n] ties rows of the embedding and of the head together.
+
+    Rows are looked up by `F.embedding`: the gradient of plain indexing is summed in no fixed order by several threads.
+    """
 
     def __init__(self, config: GPTConfig, features: NDArray[np.int64] | None = None, dropout: float = 0.0) -> None:
         super().__init__()
@@ -131,10 +134,11 @@ class GPT(nn.Module):
         t = ids.shape[1]
         wte = self.wte()  # [V, d]
         before = torch.cat([ids[:, :1], ids[:, :-1]], dim=1)  # [b, t]; the first token stands before itself
-        x = wte[ids] + wte[before] @ self.previous.T  # [b, t, d]
+        x = F.embedding(ids, wte) + F.embedding(before, wte) @ self.previous.T  # [b, t, d]
         for m in range(N_MATCH):
             seen = (lengths[:, :, m] > 0).unsqueeze(-1).to(x.dtype)  # [b, t, 1]
-            x = x + seen * (wte[found[:, :, m]] @ self.match[m].T) + self.match_length[m][lengths[:, :, m]]
+            x = x + seen * (F.embedding(found[:, :, m], wte) @ self.match[m].T)  # [b, t, d]
+            x = x + F.embedding(lengths[:, :, m], self.match_length[m])  # [b, t, d]
         x = self.dropout(rms_norm(x))
         cos, sin = self.cos[:t], self.sin[:t]
         for block in self.blocks:
@@ -142,7 +146,8 @@ class GPT(nn.Module):
         logits: Tensor = rms_norm(x) @ self.lm_head().T + self.lm_bias  # [b, t, d] -> [b, t, V]
         gates = self.match_gate * (torch.arange(self.match_gate.shape[1]) > 0)  # a match of length 0 is none
         for m in range(N_MATCH):
-            logits = logits.scatter_add(2, found[:, :, m : m + 1], gates[m][lengths[:, :, m]].unsqueeze(-1))
+            gate = F.embedding(lengths[:, :, m], gates[m].unsqueeze(-1))  # [b, t, 1]
+            logits = logits.scatter_add(2, found[:, :, m : m + 1], gate)
         return logits
 
     def matrices(self) -> list[nn.Parameter]:

@@ -18,6 +18,9 @@ N_MATCH = 2
 MAX_MATCH = 12
 
 
+_LARGEST = {"vocab_size": 1 << 20, "block_size": 1 << 20, "n_layer": 1 << 10, "n_head": 1 << 10, "n_embd": 1 << 16}
+
+
 class ConfigError(EtudeError):
     """A configuration that describes no model."""
 
@@ -39,10 +42,10 @@ class GPTConfig:
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
             raise ConfigError(f"unknown architecture {self.architecture!r}; known: {', '.join(get_args(Architecture))}")
-        for field in fields(self)[1:]:
-            size = getattr(self, field.name)
-            if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 1 << 24:
-                raise ConfigError(f"{field.name} must be a whole number from 1 to {1 << 24:,}, not {size!r}")
+        for name, largest in _LARGEST.items():
+            size = getattr(self, name)
+            if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= largest:
+                raise ConfigError(f"{name} must be a whole number from 1 to {largest:,}, not {size!r}")
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
         if self.head_size % 2:

@@ -1,7 +1,7 @@
 """The model directory, the project's one noun: configuration, weights, tokenizer and card, read and written safely.
 
-`model.safetensors` carries a digest of its own tensors and of the tokenizer in its header, so that a changed byte or a
-tokenizer of another model is one clear error, and replacing that single file replaces the model.
+`model.safetensors` carries digests of its own tensors, of the configuration and of the tokenizer in its header, so
+that a changed byte or a file of another model is one clear error.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ def save_model(
     """Write the four files, each atomically and the weights last. `dtype` is `float32` or `float16` on disk."""
     _check_shapes(config, {name: array.shape for name, array in weights.items()}, directory / WEIGHTS)
     directory.mkdir(parents=True, exist_ok=True)
+    config_text = (json.dumps(config.to_dict(), indent=2) + "\n").encode()
     tokenizer_text = tokenizer.to_json().encode()
     tensors = {name: np.ascontiguousarray(weights[name], dtype=dtype) for name in sorted(weights)}
-    header = {"tensors": _digest(tensors), "tokenizer": hashlib.sha256(tokenizer_text).hexdigest()}
+    header = {"tensors": _digest(tensors), CONFIG: _sha256(config_text), TOKENIZER: _sha256(tokenizer_text)}
     files = {
-        CONFIG: (json.dumps(config.to_dict(), indent=2) + "\n").encode(),
+        CONFIG: config_text,
         TOKENIZER: tokenizer_text,
         CARD: card.encode(),
         WEIGHTS: safetensors_bytes(tensors, {_HEADER_KEY: json.dumps(header, sort_keys=True)}),
@@ -77,7 +78,8 @@ def load_model(directory: Path) -> ModelFiles:
     if not directory.is_dir():
         raise ModelError(f"{directory}: no such model directory")
     try:
-        config = GPTConfig.from_dict(_json(directory / CONFIG))
+        config_text = _text(directory / CONFIG)
+        config = GPTConfig.from_dict(_json(config_text, directory / CONFIG))
     except ConfigError as error:
         raise ModelError(f"{directory / CONFIG}: {error}") from error
     tokenizer_text = _text(directory / TOKENIZER)
@@ -89,12 +91,13 @@ def load_model(directory: Path) -> ModelFiles:
         raise ModelError(
             f"{directory / TOKENIZER}: has {tokenizer.vocab_size:,} ids, but {CONFIG} says {config.vocab_size:,}"
         )
-    weights = _weights(directory / WEIGHTS, config, hashlib.sha256(tokenizer_text.encode()).hexdigest())
+    beside = {CONFIG: _sha256(config_text.encode()), TOKENIZER: _sha256(tokenizer_text.encode())}
+    weights = _weights(directory / WEIGHTS, config, beside)
     card = _text(directory / CARD) if (directory / CARD).exists() else ""
     return ModelFiles(config, weights, tokenizer, card)
 
 
-def _weights(path: Path, config: GPTConfig, tokenizer_digest: str) -> Weights:
+def _weights(path: Path, config: GPTConfig, beside: dict[str, str]) -> Weights:
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get(_HEADER_KEY, "{}"))
@@ -102,14 +105,15 @@ def _weights(path: Path, config: GPTConfig, tokenizer_digest: str) -> Weights:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise ModelError(f"{path}: missing; a model directory needs it") from error
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path}: damaged or not a safetensors file ({error})") from error
-    if header.get("tensors", "") != _digest(tensors):
+    if not isinstance(header, dict) or header.get("tensors") != _digest(tensors):
         raise ModelError(f"{path}: its content is not what was written (digest differs); copy or train it again")
-    if header.get("tokenizer") != tokenizer_digest:
-        raise ModelError(f"{path}: was trained with another {TOKENIZER} than the one beside it")
+    for name, digest in beside.items():
+        if header.get(name) != digest:
+            raise ModelError(f"{path}: was written with another {name} than the one beside it")
     if any(array.dtype not in (np.float16, np.float32) for array in tensors.values()):
         raise ModelError(f"{path}: holds tensors that are neither float16 nor float32")
     weights = {name: array.astype(np.float32) for name, array in tensors.items()}
@@ -141,6 +145,10 @@ def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _text(path: Path) -> str:
     try:
         if os.path.getsize(path) > MAX_TEXT_BYTES:
@@ -152,12 +160,10 @@ def _text(path: Path) -> str:
         raise ModelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(text: str, path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(_text(path))
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise ModelError(f"{path}: not JSON ({error})") from error
     if not isinstance(document, dict):
         raise ModelError(f"{path}: not a JSON object")

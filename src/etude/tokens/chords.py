@@ -180,9 +180,12 @@ class ChordTokenizer:
         root = (relative + anchor) % 12
         return Chord(root, quality, (root + bass) % 12)
 
-    def encode_changes(self, chords: Sequence[Chord]) -> Encoded:
-        """The plain form: `<song>` and a token a change. What cannot be said is said as the nearest chord."""
-        anchor = anchor_of(chords)
+    def encode_changes(self, chords: Sequence[Chord], silent: int = 0) -> Encoded:
+        """The plain form: `<song>` and a token a change. What cannot be said is said as the nearest chord.
+
+        `silent` is the anchor where no chord sounds.
+        """
+        anchor = anchor_of(chords, silent)
         return Encoded((self.song_id, *(self.chord_id(self.nearest(chord), anchor) for chord in chords)), anchor)
 
     def encode_song(self, song: Song) -> Encoded:
@@ -260,14 +263,18 @@ class ChordTokenizer:
     def from_json(text: str) -> ChordTokenizer:
         try:
             document: dict[str, Any] = json.loads(text)
+            if (document["kind"], document["version"]) != (ChordTokenizer.kind, 1):
+                raise TokenizerError("its kind or version is another")
             pairs = [shape.rpartition("/") for shape in document["shapes"]]
             tokenizer = ChordTokenizer(tuple((quality, int(bass)) for quality, _, bass in pairs))
             for quality, bass in tokenizer.shapes:
                 if not 0 <= bass < 12 or Chord.parse("C" + quality).quality != quality:
                     raise TokenizerError(f"{quality!r} over {bass} is not a chord shape")
+            if ("", 0) not in tokenizer.shapes or len(set(tokenizer.shapes)) < len(tokenizer.shapes):
+                raise TokenizerError("its shapes lack the major triad or repeat one")
             if tuple(document["tags"]) != tokenizer.tags:
                 raise TokenizerError("its tags are those of another version")
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise TokenizerError(f"not a chord tokenizer: {error}") from error
         return tokenizer
 

@@ -36,9 +36,12 @@ class SongBatches:
     def __init__(self, documents: Sequence[SongDocument], tokenizer: ChordTokenizer, recipe: Recipe) -> None:
         self.tokenizer, self.recipe = tokenizer, recipe
         self._plain = [encode_plain(document, tokenizer) for document in documents]
+        # A song with a chord that cannot be said is shown in the plain form alone, which leaves that chord out.
         self._full = [
-            None if d.song is None else np.array(tokenizer.encode_song(d.song).ids, np.int64) for d in documents
+            np.array(tokenizer.encode_song(d.song).ids, np.int64) if d.song and said.all() else None
+            for d, (_, said) in zip(documents, self._plain, strict=True)
         ]
+        self._epoch, self._batches = -1, [np.zeros(0, np.int64)]
         tag = tokenizer.tag_id
         self._genre_ids = [tag(genre) for genre in GENRES]
         self._key_ids = [tag(name) for name in tokenizer.tags if name.startswith("key+")]
@@ -51,9 +54,11 @@ class SongBatches:
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        songs = self._order(epoch)[index]
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._order(epoch)
+        songs = self._batches[index]
         rng = np.random.default_rng((self.recipe.seed, 1, step))
-        return collate([self._render(song, rng) for song in songs], self.tokenizer.song_id, self.recipe.block_size)
+        return collate([self._render(int(song), rng) for song in songs], self.tokenizer.song_id, self.recipe.block_size)
 
     def _order(self, epoch: int) -> list[Ints]:
         rng = np.random.default_rng((self.recipe.seed, 0, epoch))

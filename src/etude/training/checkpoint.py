@@ -39,8 +39,13 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     try:
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})[_STATE])
-            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not isinstance(state, dict) or not {"step", "recipe", "corpus", "metrics_bytes", "best"} <= state.keys():
+            raise ValueError("its state is not that of a run")
+        if tensors["random"].dtype != torch.uint8:
+            raise ValueError("its random state is none")
+        return tensors, state
+    except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); start the run again in another folder") from error
 
 

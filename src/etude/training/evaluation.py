@@ -31,8 +31,9 @@ BASELINES = {"3-gram": (3, 0.0), "5-gram": (5, 0.0), "3-gram + song": (3, 100.0)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Predict = Callable[[Ints], NDArray[Any]]
-"""Plain ids [1 + changes] -> logits or log-probabilities of chords [changes - 1, n_chords], for all but the first."""
+Predict = Callable[[Ints, NDArray[np.bool_]], NDArray[Any]]
+"""Plain ids, and which of them say their chord exactly, [1 + changes] each -> logits or log-probabilities of chords
+[changes - 1, n_chords], for all changes but the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def score(songs: Iterable[SongDocument], tokenizer: ChordTokenizer, predict: Pre
         if len(document.changes) < 2:
             continue
         ids, said = encode_plain(document, tokenizer)
-        logits = np.asarray(predict(ids), np.float64)  # [changes - 1, n_chords]
+        logits = np.asarray(predict(ids, said), np.float64)  # [changes - 1, n_chords]
         answers, rows = np.where(said, ids, 0)[2:], np.arange(len(logits))
         shifted = logits - logits.max(axis=1, keepdims=True)
         right = logits[rows, answers][:, None]
@@ -133,11 +134,14 @@ def _mean(values: NDArray[Any], songs: Ints) -> dict[str, float | None]:
 
 
 def baseline_predictors(model: NGramModel, tokenizer: ChordTokenizer) -> dict[str, Predict]:
-    """The n-gram baselines as `score` wants them."""
+    """The n-gram baselines as `score` wants them. Raises `EtudeError` for counts of other chords."""
+    if not np.array_equal(model.edge, _edge(tokenizer)):
+        raise EtudeError("the n-gram counts are of another tokenizer")
 
     def predictor(order: int, song: float) -> Predict:
-        def predict(ids: Ints) -> Floats:
-            distribution = model.predict(to_intervals(ids[1:], tokenizer), order, song)  # [changes - 1, n_chords]
+        def predict(ids: Ints, said: NDArray[np.bool_]) -> Floats:
+            steps = np.where(said[1:], to_intervals(ids[1:], tokenizer), UNSAYABLE)
+            distribution = model.predict(steps, order, song)  # [changes - 1, n_chords]
             return np.log(_from_intervals(distribution, ids[1:], tokenizer))
 
         return predict
@@ -151,10 +155,12 @@ def fit_ngrams(songs: Iterable[SongDocument], tokenizer: ChordTokenizer, order: 
     for document in songs:
         ids, said = encode_plain(document, tokenizer)
         sequences.append(np.where(said[1:], to_intervals(ids[1:], tokenizer), UNSAYABLE))
-    shapes = len(tokenizer.shapes)
-    # The oldest chord of an n-gram has no interval: it stands as the same shape with interval 0; N.C. as itself.
-    edge = np.concatenate([np.tile(np.arange(shapes), 12), [tokenizer.n_chords - 1]])
-    return NGramModel.fit(sequences, tokenizer.n_chords, order, edge)
+    return NGramModel.fit(sequences, tokenizer.n_chords, order, _edge(tokenizer))
+
+
+def _edge(tokenizer: ChordTokenizer) -> Ints:
+    """The oldest chord of an n-gram has no interval: it stands as the same shape with interval 0; N.C. as itself."""
+    return np.concatenate([np.tile(np.arange(len(tokenizer.shapes)), 12), [tokenizer.n_chords - 1]])
 
 
 def to_intervals(chords: Ints, tokenizer: ChordTokenizer) -> Ints:

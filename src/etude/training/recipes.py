@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -53,7 +54,7 @@ class Recipe:
     min_count: int = 1
     """A chord shape must occur this often in the corpus to become a token."""
     validate_every: int = 500
-    """Steps between validations (and checkpoints)."""
+    """Steps between validations."""
     progressions: int = 10
     """Times an epoch that each of the bundled standard progressions is shown."""
     seed: int = 1
@@ -66,11 +67,18 @@ class Recipe:
             value = getattr(self, field.name)
             if isinstance(value, (int, float)) and not value >= 0:
                 raise RecipeError(f"{field.name} must not be negative: {value}")
-        for name in ("n_layer", "n_head", "n_embd", "block_size", "batch_size", "steps", "validate_every"):
+        for name in ("n_layer", "n_head", "n_embd", "batch_size", "steps", "validate_every"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} must be at least 1")
-        for name in ("dropout", "averaging", "plain_share", "crop_share", "tag_dropout"):
-            if getattr(self, name) > 1 or (name in ("dropout", "averaging") and getattr(self, name) == 1):
+        if self.block_size < 16:
+            raise RecipeError(f"block_size must be at least 16, not {self.block_size}")
+        if not math.isfinite(self.minutes) or self.seed >= 1 << 63:
+            raise RecipeError("minutes must be finite and seed below 2^63")
+        for name in ("plain_share", "crop_share", "tag_dropout"):
+            if getattr(self, name) > 1:
+                raise RecipeError(f"{name} is a share and must be at most 1")
+        for name in ("dropout", "averaging"):
+            if getattr(self, name) >= 1:
                 raise RecipeError(f"{name} is a share and must be below 1")
         if self.weights not in ("float32", "float16"):
             raise RecipeError(f"weights must be float32 or float16, not {self.weights!r}")

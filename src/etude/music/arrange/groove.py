@@ -159,8 +159,8 @@ def _spans(song: Song) -> list[_Span]:
 def _groove(song: Song) -> Groove:
     genre, meter = song.genre.lower(), song.meter
     style = next((groove for word, groove in _GENRES if word in genre), _POP)
-    if meter.unit >= 8 and meter.beats % 3 == 0:
-        return _compound(style, meter.beats // 3)
+    if meter.pulses < meter.beats:
+        return _compound(style, meter.pulses)
     if meter.quarters == 4 and meter.unit <= 4:
         return style
     if meter.quarters == 3 and meter.unit == 4:
@@ -330,7 +330,7 @@ def _walk(chord: Chord, pitch: int, rising: bool, following: int | None, random:
 
 def _drum_notes(groove: Groove, song: Song, ending: Fraction, random: Random) -> Iterator[Note]:
     bar_length = song.meter.quarters
-    beat = Fraction(12, song.meter.unit) if song.meter.unit >= 8 and song.meter.beats % 3 == 0 else Fraction(1)
+    beat = Fraction(12, song.meter.unit) if song.meter.pulses < song.meter.beats else Fraction(1)
     section_starts, phrase_ends = _form(song)
     for bar in range(len(song.bars)):
         start, end = bar * bar_length, (bar + 1) * bar_length

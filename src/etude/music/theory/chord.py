@@ -244,7 +244,8 @@ def _quality(text: str) -> tuple[str, tuple[int, ...]]:
             raise ChordError(text, position, f"{text[position:]!r} is not a chord quality")
     if opened is not None:
         raise ChordError(text, opened, "a bracket is not closed")
-    return _name(_normal(parts)), _intervals(parts)
+    parts = _normal(parts)
+    return _name(parts), _intervals(parts)
 
 
 def _read_head(text: str) -> tuple[_Parts, int]:

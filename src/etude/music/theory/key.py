@@ -61,7 +61,7 @@ _EVIDENCE: dict[Mode, dict[str, tuple[int, ...]]] = {
     },
 }  # fmt: skip
 _BIAS: dict[Mode, int] = {"major": 7, "minor": -7}
-_KEY = re.compile(r"([A-G](?:#|b)?)\s*(m|min|minor|maj|major|M)?", re.ASCII)
+_KEY = re.compile(r"([A-G](?:#|b)?)\s*(m|M|(?i:min|minor|maj|major))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,10 @@ class Key:
         match = _KEY.fullmatch(symbol)
         if match is None:
             raise ChordError(text, 0, "not a key; write one like C, F#m or 'Bb minor'")
-        return Key(match.group(1), "minor" if match.group(2) in ("m", "min", "minor") else "major")
+        return Key(
+            match.group(1),
+            "minor" if match.group(2) == "m" or (match.group(2) or "").lower().startswith("mi") else "major",
+        )
 
     @staticmethod
     def of(tonic: int, mode: Mode) -> Key:

@@ -24,7 +24,7 @@ class Meter:
     unit: int = 4
 
     def __post_init__(self) -> None:
-        if not 1 <= self.beats <= 32 or self.unit not in (1, 2, 4, 8, 16):
+        if not 1 <= self.beats <= 16 or self.unit not in (1, 2, 4, 8, 16):
             raise EtudeError(f"not a metre: {self.beats}/{self.unit}")
 
     @staticmethod
@@ -33,6 +33,11 @@ class Meter:
         if match is None:
             raise EtudeError(f"not a metre: {text!r}; write one like 4/4 or 6/8")
         return Meter(int(match.group(1)), int(match.group(2)))
+
+    @property
+    def pulses(self) -> int:
+        """The beats that are felt: the dotted ones in 6/8, 9/8 and 12/8, those of the upper number elsewhere."""
+        return self.beats // 3 if self.unit >= 8 and self.beats % 3 == 0 else self.beats
 
     @property
     def quarters(self) -> Fraction:
