@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -52,13 +53,12 @@ def register(app: typer.Typer) -> None:
                 }
             )
             return
-        table = Table(title=f"after {' '.join(answer.key.name(chord) for chord in answer.prompt[-8:])} in {answer.key}")
+        recent = " ".join(answer.key.name(chord) for chord in answer.prompt[-8:])
+        table = Table(box=SIMPLE_HEAD, title=f"after {recent} in {answer.key}")
         table.add_column("chord", style="bold")
         table.add_column("numeral")
         table.add_column("probability", justify="right")
-        table.add_column("")
         table.add_column("reason")
         for c in answer.candidates:
-            bar = "█" * max(1, round(20 * c.probability))
-            table.add_row(c.symbol, c.numeral, f"{c.probability:.1%}", bar, c.reason)
+            table.add_row(c.symbol, c.numeral, f"{c.probability:.1%}", c.reason)
         Console().print(table)
