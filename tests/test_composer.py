@@ -47,6 +47,12 @@ def test_a_song_ends_on_a_cadence(prompt: str, tonic: str, seed: int) -> None:
     assert steps in (5, 7, 10)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_new_section_is_no_loop_of_a_bar_or_two(seed: int) -> None:
+    song = compose(PROMPT, MODEL, seed=seed).song
+    assert len(set(song.sections[2].bars)) >= 4
+
+
 def test_a_last_section_of_one_bar_is_the_tonic() -> None:
     song = compose("G7", MODEL, form="AB", bars=3, key="C").song
     assert song.bars[-1].chords[0][0].root == 0

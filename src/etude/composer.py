@@ -29,6 +29,7 @@ MAX_SECTIONS = 32
 DEFAULT_FORM = "AABA"
 SECTION_BARS = 8
 HEARD_BARS = 2
+DRAFTS = 8
 TEMPOS = {"jazz": 144.0, "rock": 120.0, "folk": 96.0, "carol": 92.0, "c-pop": 84.0, "standards": 120.0}
 DEFAULT_GENRE, DEFAULT_TEMPO = "pop", 104.0
 DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.92)
@@ -142,6 +143,9 @@ def _plan(form: str, bars: int | None, opening: int) -> list[tuple[str, int]]:
     return list(zip(letters, lengths, strict=True))
 
 
+_Draft = tuple[tuple[Bar, ...], ArrayEngine, NDArray[np.float32], Fraction]
+
+
 class _Writer:
     """Writes a song section by section."""
 
@@ -171,7 +175,7 @@ class _Writer:
             self._begin(letter, sections[-1].bars[-HEARD_BARS:] if sections else ())
             self._hear(start)
             wanted = length if last else longest[letter]
-            written = self._continue(wanted - ending, start, avoid)
+            written = self._varied(wanted - ending, start, avoid)
             if last:
                 written = (*written, *self._cadence(wanted - len(written), written))
             known.setdefault(letter, written)
@@ -196,6 +200,25 @@ class _Writer:
             for token in self.tokenizer.length_tokens(change.length, self.running):
                 self._feed(token)
             self.running = change.length
+
+    def _varied(self, bars: int, start: tuple[Bar, ...], avoid: set[Chord]) -> tuple[Bar, ...]:
+        """A few drafts: the first whose new bars are at least half different ones, else the most varied.
+
+        A small model likes to go round in a loop of two bars; a listener does not.
+        """
+        engine, logits, running = self.engine, self.logits, self.running
+        best: tuple[int, _Draft] | None = None
+        for _ in range(DRAFTS):
+            self.engine, self.logits, self.running = engine.fork(), logits, running
+            written = self._continue(bars, start, avoid)
+            variety = len(set(written[len(start) :]))
+            if best is None or variety > best[0]:
+                best = variety, (written, self.engine, self.logits, self.running)
+            if 2 * variety >= bars - len(start):
+                break
+        assert best is not None
+        written, self.engine, self.logits, self.running = best[1]
+        return written
 
     def _continue(self, bars: int, start: tuple[Bar, ...], avoid: set[Chord]) -> tuple[Bar, ...]:
         """Chords and lengths from the model until `bars` bars are full; the first new chord is none of `avoid`."""
