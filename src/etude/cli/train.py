@@ -104,4 +104,5 @@ class _Progress:
         if self.bar:
             self.bar.update(self.task, total=progress.steps, completed=progress.step, description=text)
         elif progress.validation is not None or progress.step % 100 == 0 or progress.step in (1, progress.steps):
-            say(f"step {progress.step:,} / {progress.steps:,}  {text}")
+            of = f" / {progress.steps:,}" if progress.steps else ""
+            say(f"step {progress.step:,}{of}  {text}")

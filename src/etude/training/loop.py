@@ -59,10 +59,11 @@ class Interrupted(EtudeError):  # noqa: N818 - not a fault of the run
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run tells after every step. Losses in nats a token; `validation` in nats a chord, where there was one."""
+    """What a run tells after every step. Losses in nats a token; `validation` in nats a chord, where there was one;
+    `steps` is None while a run in minutes does not know them yet."""
 
     step: int
-    steps: int
+    steps: int | None
     loss: float
     steps_per_second: float
     seconds_left: float
@@ -196,7 +197,8 @@ class _Run:
                 self._fit_to_budget(float(np.mean(speeds[_SKIPPED_STEPS:])))
             speed = float(np.mean(speeds[-100:]))  # seconds a step
             left = speed * (self.recipe.steps - step) if self.state["fitted"] else 60 * self.recipe.minutes
-            progress = Progress(step, self.recipe.steps, loss, 1 / speed, left)
+            steps = self.recipe.steps if self.state["fitted"] else None
+            progress = Progress(step, steps, loss, 1 / speed, left)
             self._record({"step": step, "loss": round(loss, 4)})
             if step % self.recipe.validate_every == 0 or step == self.recipe.steps:
                 document = self._validate()
