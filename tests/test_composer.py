@@ -53,9 +53,27 @@ def test_a_new_section_is_no_loop_of_a_bar_or_two(seed: int) -> None:
     assert len(set(song.sections[2].bars)) >= 4
 
 
-def test_a_last_section_of_one_bar_is_the_tonic() -> None:
-    song = compose("G7", MODEL, form="AB", bars=3, key="C").song
-    assert song.bars[-1].chords[0][0].root == 0
+def test_a_last_section_of_two_bars_is_a_cadence() -> None:
+    song = compose("Am F C G", MODEL, bars=11, key="Am").song
+    before, last = song.changes()[-2:]
+    assert last.chord == Chord.parse("Am")
+    assert before.chord.root in {2, 4, 5, 7}
+
+
+def test_the_song_ends_on_the_tonic_as_the_prompt_has_it() -> None:
+    for prompt, tonic in (("A7 D7 E7", "A7"), ("Dm7b5 G7b9 Cm6", "Cm6")):
+        song = compose(
+            prompt, MODEL, key=Chord.parse(tonic).transpose(0).name()[:1] + ("m" if "m" in tonic else "")
+        ).song
+        assert song.bars[-1].chords[0][0] == Chord.parse(tonic)
+
+
+def test_sections_of_the_prompt_become_the_letters() -> None:
+    song = compose("[Verse] Am F C G [Chorus] F G C C", MODEL, form="ABAB").song
+    assert [section.label for section in song.sections] == ["Verse", "Chorus", "Verse", "Chorus"]
+    assert [str(bar.chords[0][0]) for bar in song.sections[1].bars[:4]] == ["F", "G", "C", "C"]
+    with pytest.raises(ComposeError, match="names 5 sections"):
+        compose("[A] C [B] F [C] G [D] C [E] F", MODEL)
 
 
 @pytest.mark.parametrize("semitones", range(12))
@@ -119,10 +137,11 @@ def test_seeds_differ_and_repeat() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": ""}, "letters"), ({"form": "AE"}, "letters"), ({"form": "A" * 99}, "letters"), ({"bars": 1}, "2 to"),
-        ({"bars": 4}, "prompt alone"), ({"bars": 513}, "2 to 512"), ({"chords": 0}, "1 to"),
+        ({"form": ""}, "letters"), ({"form": "AE"}, "letters"), ({"form": "BA"}, "begin with A"),
+        ({"form": "A" * 99}, "letters"), ({"bars": 1}, "2 to"),
+        ({"bars": 4}, "ask for 10"), ({"bars": 513}, "2 to 512"), ({"chords": 0}, "1 to"),
         ({"genre": "polka"}, "polka"), ({"chords": 2, "form": "AB"}, "without a form"),
-        ({"form": "AB" * 16, "bars": 20}, "do not fit"),
+        ({"form": "AB" * 16, "bars": 20}, "ask for 66"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_composed(options: dict[str, object], message: str) -> None:

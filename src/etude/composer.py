@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,11 @@ from etude.model import ChordModel, Prompt, as_chord, detect_key, read_prompt
 from etude.music.chart import parse_progression, render_html
 from etude.music.theory import Bar, Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
 from etude.sampling import Sampling, choose, probabilities
-from etude.tokens.chords import GENRES, anchor_of
+from etude.tokens.chords import GENRES, anchor_of, section_tag
 
 MAX_BARS = 512
 MAX_SECTIONS = 32
+LETTERS = "ABCD"
 DEFAULT_FORM = "AABA"
 SECTION_BARS = 8
 HEARD_BARS = 2
@@ -98,11 +100,11 @@ def compose(
         written = _prompt_bars(prompt)
         song = replace(blank, sections=(Section("", (*written, *map(Bar.of, generated))),))
         return Composition(song, changes, generated, seed, model.unfamiliar(changes))
-    opening = _prompt_bars(prompt)
-    plan = _plan(DEFAULT_FORM if form is None else form, bars, len(opening))
+    openings = _openings(prompt)
+    plan = _plan(DEFAULT_FORM if form is None else form, bars, {k: len(s.bars) for k, s in openings.items()})
     writer = _Writer(model, blank, sampling, np.random.default_rng(seed))
-    song = replace(blank, sections=writer.write(plan, opening))
-    before = len(merge_changes(opening))
+    song = replace(blank, sections=writer.write(plan, openings))
+    before = len(merge_changes(openings["A"].bars))
     continuation = tuple(change.chord for change in song.changes()[before:])
     return Composition(song, changes, continuation, seed, model.unfamiliar(changes))
 
@@ -111,36 +113,50 @@ def _prompt_bars(prompt: Prompt) -> tuple[Bar, ...]:
     return parse_progression(prompt).bars if isinstance(prompt, str) else tuple(Bar.of(as_chord(c)) for c in prompt)
 
 
-def _plan(form: str, bars: int | None, opening: int) -> list[tuple[str, int]]:
-    """Letters and lengths in bars: equal shares, the first section at least as long as the prompt."""
+def _openings(prompt: Prompt) -> dict[str, Section]:
+    """What the prompt gives to each letter: its sections in order, A first, the bars of a returning label once."""
+    if not isinstance(prompt, str):
+        return {"A": Section("", _prompt_bars(prompt))}
+    sections = {section.label.casefold(): section for section in reversed(parse_progression(prompt).sections)}
+    if len(sections) > len(LETTERS):
+        raise ComposeError(f"the prompt names {len(sections)} sections; a form has at most {len(LETTERS)}")
+    return dict(zip(LETTERS, reversed(sections.values()), strict=False))
+
+
+def _plan(form: str, bars: int | None, openings: dict[str, int]) -> list[tuple[str, int]]:
+    """Letters and lengths in bars: equal shares, no section shorter than what the prompt gives to it."""
     letters = list(form.upper())
-    if not letters or len(letters) > MAX_SECTIONS or not all("A" <= letter <= "D" for letter in letters):
-        raise ComposeError(f"a form is 1 to {MAX_SECTIONS} letters from A to D, such as AABA, not {form!r}")
+    if not letters or len(letters) > MAX_SECTIONS or not set(letters) <= set(LETTERS) or letters[0] != "A":
+        raise ComposeError(
+            f"a form is 1 to {MAX_SECTIONS} letters from A to D that begin with A, such as AABA, not {form!r}"
+        )
     if bars is None:
-        bars = len(letters) * max(SECTION_BARS, -(-opening // 4) * 4)
+        bars = len(letters) * max(SECTION_BARS, -(-max(openings.values()) // 4) * 4)
     if not 2 <= bars <= MAX_BARS:
         raise ComposeError(f"a song has 2 to {MAX_BARS} bars, not {bars}")
-    if bars < opening + 2:
+    # Each letter's first section holds what the prompt gives it; no section has less than a cadence's two bars.
+    shortest = [
+        max(2, openings.get(letter, 0) if letters.index(letter) == index else 0) for index, letter in enumerate(letters)
+    ]
+    if len(letters) == 1:
+        shortest[0] += 2 if openings["A"] > 1 else 0
+    if bars < sum(shortest):
         raise ComposeError(
-            f"the prompt alone has {opening} bars and an ending needs 2 more: ask for {opening + 2} or more"
+            f"{bars} bars are too few for the form {form} and this prompt: ask for {sum(shortest)} or more, "
+            "or for fewer sections"
         )
     share, rest = divmod(bars, len(letters))
-    if share < 1 or (len(letters) == 1 and bars < 2):
-        raise ComposeError(f"{len(letters)} sections do not fit into {bars} bars: ask for more bars or fewer letters")
-    lengths = [share + (index < rest) for index in range(len(letters))]
-    # A prompt longer than its share borrows bars from the other sections, as far as they have them.
-    missing = opening - lengths[0] if len(letters) > 1 else 0
-    for index in range(len(letters) - 1, 0, -1):
-        taken = min(max(0, missing), lengths[index] - 2)
-        if taken > 0:
-            lengths[index] -= taken
-            lengths[0] += taken
-            missing -= taken
-    if missing > 0:
-        raise ComposeError(
-            f"the prompt's {opening} bars leave too few of {bars} for the form {form}: ask for more bars"
-        )
+    lengths = [max(least, share + (index < rest)) for index, least in enumerate(shortest)]
+    while sum(lengths) > bars:  # what the prompt needs more than a share comes from the longest of the others
+        spare = [length - least for length, least in zip(lengths, shortest, strict=True)]
+        lengths[spare.index(max(spare))] -= 1
     return list(zip(letters, lengths, strict=True))
+
+
+def _variety(bars: Sequence[Bar]) -> int:
+    """How many different bars there are, less what the longest run of one bar repeats."""
+    runs = [len(list(run)) for _, run in groupby(bars)]
+    return len(set(bars)) - max(runs, default=1) + 1
 
 
 _Draft = tuple[tuple[Bar, ...], ArrayEngine, NDArray[np.float32], Fraction]
@@ -154,41 +170,53 @@ class _Writer:
         self.engine: ArrayEngine = model.engine()
         self.chord_mask = model.chord_mask
         self.anchor = 0
+        self.tonics: list[Chord] = []
         self.running = Fraction(1)  # the length that holds until another is given
         self.logits: NDArray[np.float32] = np.zeros(0, np.float32)
         self.grid = Fraction(1, blank.meter.pulses)  # chords enter on beats
 
-    def write(self, plan: Sequence[tuple[str, int]], opening: tuple[Bar, ...]) -> tuple[Section, ...]:
+    def write(self, plan: Sequence[tuple[str, int]], openings: dict[str, Section]) -> tuple[Section, ...]:
+        opening = openings["A"].bars
         self.anchor = anchor_of((chord for bar in opening for chord, _ in bar.chords), self.blank.key.pitch_class)
+        self.tonics = self._tonics(opening)
         longest = {letter: max(length for other, length in plan if other == letter) for letter, _ in plan}
         known: dict[str, tuple[Bar, ...]] = {}
         sections: list[Section] = []
         for index, (letter, length) in enumerate(plan):
+            given = openings.get(letter, Section("", ()))
+            label = given.label or letter
             last = index == len(plan) - 1
-            start = known.get(letter, opening if index == 0 else ())[:length]
             if letter in known and not last:
-                sections.append(Section(letter, start))
+                sections.append(Section(label, known[letter][:length]))
                 continue
-            ending = max(1, min(2, length - 1)) if last else 0
+            ending = min(2, length) if last else 0
+            start = known.get(letter, given.bars)
             start = start[: length - ending] if last else start
             avoid = {bars[0].chords[0][0] for bars in known.values()} if not start else set()
-            self._begin(letter, sections[-1].bars[-HEARD_BARS:] if sections else ())
+            self._begin(label, sections[-1].bars[-HEARD_BARS:] if sections else ())
             self._hear(start)
             wanted = length if last else longest[letter]
             written = self._varied(wanted - ending, start, avoid)
             if last:
-                written = (*written, *self._cadence(wanted - len(written), written))
+                written = (*written, *self._cadence(ending, written))
             known.setdefault(letter, written)
-            sections.append(Section(letter, written[:length]))
+            sections.append(Section(label, written[:length]))
         return tuple(sections)
 
-    def _begin(self, letter: str, before: Sequence[Bar]) -> None:
+    def _tonics(self, opening: Sequence[Bar]) -> list[Chord]:
+        """The chords to end on: the tonic as the prompt has it, or else the usual ones."""
+        mode, tonic = self.blank.key.mode, self.blank.key.pitch_class
+        third = 4 if mode == "major" else 3
+        own = [c for bar in opening for c, _ in bar.chords if c.root == c.bass == tonic and third in c.intervals]
+        return own[:1] or [self._chord_above(0, quality) for quality in _TONICS[mode]]
+
+    def _begin(self, label: str, before: Sequence[Bar]) -> None:
         """Start afresh: the header, the last bars before, the new section's tag."""
         blank = self.blank
         self.logits = self.engine.start(self.tokenizer.header(blank.genre, blank.meter, blank.key, self.anchor))
         self.running = Fraction(1)
         self._hear(before)
-        self._feed(self.tokenizer.tag_id(letter))
+        self._feed(self.tokenizer.tag_id(section_tag(label)))
 
     def _feed(self, token: int) -> None:
         self.logits = self.engine.step(token)
@@ -202,7 +230,7 @@ class _Writer:
             self.running = change.length
 
     def _varied(self, bars: int, start: tuple[Bar, ...], avoid: set[Chord]) -> tuple[Bar, ...]:
-        """A few drafts: the first whose new bars are at least half different ones, else the most varied.
+        """A few drafts: the first that is varied enough, half a different bar a bar, else the most varied.
 
         A small model likes to go round in a loop of two bars; a listener does not.
         """
@@ -211,7 +239,7 @@ class _Writer:
         for _ in range(DRAFTS):
             self.engine, self.logits, self.running = engine.fork(), logits, running
             written = self._continue(bars, start, avoid)
-            variety = len(set(written[len(start) :]))
+            variety = _variety(written[len(start) :])
             if best is None or variety > best[0]:
                 best = variety, (written, self.engine, self.logits, self.running)
             if 2 * variety >= bars - len(start):
@@ -260,9 +288,8 @@ class _Writer:
     def _cadence(self, bars: int, before: Sequence[Bar]) -> Iterator[Bar]:
         """The ending of so many bars (1 or 2): the likeliest cadence here, with the tonic for the last bar."""
         mode, last = self.blank.key.mode, before[-1].chords[-1][0] if before else None
-        tonics = [self._chord_above(0, quality) for quality in _TONICS[mode]]
         approaches = [[self._chord_above(*step) for step in steps] for steps in _CADENCES[mode]] if bars > 1 else [[]]
-        endings = [[*approach, tonic] for approach in approaches for tonic in tonics if [last] != approach[:1]]
+        endings = [[*approach, tonic] for approach in approaches for tonic in self.tonics if [last] != approach[:1]]
         *approach, tonic = max(endings, key=self._likelihood)
         return iter((self._on_beats(approach), Bar.of(tonic)) if approach else (Bar.of(tonic),))
 

@@ -175,7 +175,7 @@ def test_train_then_suggest_and_resume(songs_file: Path, tmp_path: Path) -> None
     pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
     sizes = ["--set", "n_layer=1", "--set", "n_embd=16", "--set", "n_head=2", "--set", "batch_size=2"]
     command: list[str | Path] = ["train", songs_file, "-o", tmp_path / "run", "--validation", songs_file, *sizes]
-    fails(etude(*command, "--steps", "3"), 1, "too few songs")  # all of them are held out
+    fails(etude(*command, "--steps", "3"), 1, "every song of it")  # all of them are held out
     other = tmp_path / "valid.jsonl"
     other.write_text('{"group": "x", "chords": ["C", "F", "G", "C"]}\n')
     command = ["train", songs_file, "-o", tmp_path / "run", "--validation", other, *sizes]

@@ -201,7 +201,7 @@ def test_a_run_that_exists_is_not_overwritten_and_another_is_not_resumed(
     train(songs, songs, tmp_path / "run", TINY)
     with pytest.raises(RecipeError, match="holds a run already"):
         train(songs, songs, tmp_path / "run", TINY)
-    with pytest.raises(RecipeError, match="another n_layer"):
+    with pytest.raises(RecipeError, match="another value of n_layer"):
         train(songs, songs, tmp_path / "run", replace(TINY, n_layer=2), resume=True)
     for training, held_out in ((songs[:2], songs), (songs[::-1], songs), (songs, songs[:2])):
         with pytest.raises(CheckpointError, match="another corpus"):

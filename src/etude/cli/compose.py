@@ -120,7 +120,13 @@ def register(app: typer.Typer) -> None:
                     "key": str(song.key),
                     "tempo": song.tempo,
                     "meter": str(song.meter),
-                    "form": "".join(section.label for section in song.sections),
+                    "sections": [
+                        {
+                            "label": section.label,
+                            "bars": [" ".join(song.key.name(chord) for chord, _ in bar.chords) for bar in section.bars],
+                        }
+                        for section in song.sections
+                    ],
                     "bars": len(song.bars),
                     "seconds": song.seconds,
                     "seed": seed,

@@ -84,6 +84,8 @@ def split_songs(
         is_held_out = {d.group: hashlib.sha256(d.group.encode()).digest()[0] < 256 // 20 for d in documents}
         held_out = [document for document in documents if is_held_out[document.group]]
         kept = [document for document in documents if not is_held_out[document.group]]
+    if not kept and found is not None:
+        raise CorpusError(f"{corpus[0]}: every song of it is a validation song of {found} too")
     if not kept or not any(len(document.changes) > 1 for document in held_out):
         raise CorpusError(f"{corpus[0]}: too few songs to hold some out; give more, or name a file with --validation")
     return kept, held_out

@@ -125,7 +125,9 @@ class _Run:
             begun = self.state["recipe"]
             changed = [key for key, value in asdict(recipe).items() if begun.get(key) != value]
             if changed:
-                raise RecipeError(f"{directory} was begun with another {', '.join(changed)}; resume without a change")
+                raise RecipeError(
+                    f"{directory} was begun with another value of {', '.join(changed)}; resume without it"
+                )
         elif (directory / RECIPE).exists():
             raise RecipeError(f"{directory} holds a run already: go on with --resume, or choose another folder")
         elif recipe.minutes:
@@ -162,7 +164,10 @@ class _Run:
         fingerprint = hashlib.sha256(repr(corpora).encode()).hexdigest()
         if resume:
             if self.state["corpus"] != fingerprint:
-                raise CheckpointError(f"{directory}: was begun on another corpus, or validated on another")
+                raise CheckpointError(
+                    f"{directory}: was begun on another corpus or validated on another; name the same files, "
+                    "and --validation if it was given"
+                )
             restore(self._tensors(), tensors, directory)
             torch.set_rng_state(tensors["random"])
             if (directory / METRICS).stat().st_size < self.state["metrics_bytes"]:

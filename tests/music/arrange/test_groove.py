@@ -15,7 +15,7 @@ from etude.music.theory import Bar, Chord, Key, Meter, Section, Song
 GENRES = ("jazz", "pop", "rock", "c-pop", "folk, world, & country", "carol", "latin", "")
 METERS = (
     "4/4", "3/4", "6/8", "12/8", "9/8", "5/4", "7/8", "2/2", "3/2", "2/4", "6/4", "7/4", "3/8", "1/4", "5/8", "4/2",
-    "13/16", "6/16", "32/16", "1/1", "11/4",
+    "13/16", "6/16", "16/16", "1/1", "11/4",
 )  # fmt: skip
 SYMBOLS = ("C", "Am7", "F/A", "G7b9", "N.C.", "C5", "Bbmaj9", "F#m7b5", "E7alt", "Dsus4")
 

@@ -45,6 +45,8 @@ def _role(chord: Chord, key: Key) -> str:
         return f"{role} in first inversion" if _is_inversion(chord) else role
     if interval == 7 and major_third:
         return "dominant"
+    if interval == 5 and seventh and major_third:
+        return "subdominant seventh, as in the blues"
     if interval == 0 and major_third and key.mode == "major":
         return "dominant of the subdominant" if seventh else "tonic, coloured"
     if chord.intervals[:2] == (0, 3) and 6 in chord.intervals and 7 not in chord.intervals:
@@ -55,11 +57,11 @@ def _role(chord: Chord, key: Key) -> str:
     parallel = Key.of(key.pitch_class, "minor" if key.mode == "major" else "major")
     if major_third and not seventh and parallel.contains(chord):
         return f"borrowed from the parallel {parallel.mode}"
-    if major_third:
+    if major_third and 11 not in chord.intervals:
         target = (interval + 5) % 12
-        if target in degrees and target != 0 and (seventh or interval in (2, 4, 9, 11)):
+        if target in degrees and target not in (0, 11) and (seventh or interval in (2, 4, 9, 11)):
             return f"dominant of the {degrees[target]}"
-        if seventh and (interval - 1) % 12 in degrees:
+        if seventh and interval not in degrees and (interval - 1) % 12 in degrees:
             return f"tritone substitute, falls to the {degrees[(interval - 1) % 12]}"
     if parallel.contains(chord):
         return f"borrowed from the parallel {parallel.mode}"
