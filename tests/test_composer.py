@@ -72,6 +72,15 @@ def test_sections_of_the_prompt_become_the_letters() -> None:
     song = compose("[Verse] Am F C G [Chorus] F G C C", MODEL, form="ABAB").song
     assert [section.label for section in song.sections] == ["Verse", "Chorus", "Verse", "Chorus"]
     assert [str(bar.chords[0][0]) for bar in song.sections[1].bars[:4]] == ["F", "G", "C", "C"]
+    typed = "[Verse] Am F C G [Chorus] " + "F G C Am " * 2
+    song = compose(typed, MODEL).song  # the prompt's own form, and none of its bars overwritten by the ending
+    assert [section.label for section in song.sections] == ["Verse", "Chorus"]
+    assert song.sections[1].bars[:8] == parse_progression("F G C Am " * 2).bars
+    assert len(song.sections[1].bars) == 10
+    with pytest.raises(ComposeError, match="leaves out B"):
+        compose(typed, MODEL, form="AA")
+    with pytest.raises(ComposeError, match="stands twice"):
+        compose("[Verse] C F [Verse] C G", MODEL)
     with pytest.raises(ComposeError, match="names 5 sections"):
         compose("[A] C [B] F [C] G [D] C [E] F", MODEL)
 

@@ -100,8 +100,8 @@ def compose(
         written = _prompt_bars(prompt)
         song = replace(blank, sections=(Section("", (*written, *map(Bar.of, generated))),))
         return Composition(song, changes, generated, seed, model.unfamiliar(changes))
-    openings = _openings(prompt)
-    plan = _plan(DEFAULT_FORM if form is None else form, bars, {k: len(s.bars) for k, s in openings.items()})
+    openings, typed_form = _openings(prompt)
+    plan = _plan(typed_form if form is None else form, bars, {k: len(s.bars) for k, s in openings.items()})
     writer = _Writer(model, blank, sampling, np.random.default_rng(seed))
     song = replace(blank, sections=writer.write(plan, openings))
     before = len(merge_changes(openings["A"].bars))
@@ -113,14 +113,20 @@ def _prompt_bars(prompt: Prompt) -> tuple[Bar, ...]:
     return parse_progression(prompt).bars if isinstance(prompt, str) else tuple(Bar.of(as_chord(c)) for c in prompt)
 
 
-def _openings(prompt: Prompt) -> dict[str, Section]:
-    """What the prompt gives to each letter: its sections in order, A first, the bars of a returning label once."""
+def _openings(prompt: Prompt) -> tuple[dict[str, Section], str]:
+    """What the prompt gives to each letter, its sections being A, B, ... as they come, and the form it spells."""
     if not isinstance(prompt, str):
-        return {"A": Section("", _prompt_bars(prompt))}
-    sections = {section.label.casefold(): section for section in reversed(parse_progression(prompt).sections)}
+        return {"A": Section("", _prompt_bars(prompt))}, DEFAULT_FORM
+    typed = parse_progression(prompt).sections
+    sections: dict[str, Section] = {}
+    for section in typed:
+        if sections.setdefault(section.label.casefold(), section).bars != section.bars:
+            raise ComposeError(f"the section {section.label!r} stands twice with other bars; give one another name")
     if len(sections) > len(LETTERS):
         raise ComposeError(f"the prompt names {len(sections)} sections; a form has at most {len(LETTERS)}")
-    return dict(zip(LETTERS, reversed(sections.values()), strict=False))
+    letters = dict(zip(sections, LETTERS, strict=False))
+    form = "".join(letters[section.label.casefold()] for section in typed)
+    return {letters[label]: section for label, section in sections.items()}, form if len(typed) > 1 else DEFAULT_FORM
 
 
 def _plan(form: str, bars: int | None, openings: dict[str, int]) -> list[tuple[str, int]]:
@@ -130,16 +136,19 @@ def _plan(form: str, bars: int | None, openings: dict[str, int]) -> list[tuple[s
         raise ComposeError(
             f"a form is 1 to {MAX_SECTIONS} letters from A to D that begin with A, such as AABA, not {form!r}"
         )
+    unused = sorted(set(openings) - set(letters))
+    if unused:
+        raise ComposeError(f"the form {form} leaves out {', '.join(unused)}, which the prompt has bars for")
+    # A letter's first section holds what the prompt gives it, and the last section has a cadence's two bars beside.
+    shortest = []
+    for index, letter in enumerate(letters):
+        given = openings.get(letter, 0) if letters.index(letter) == index else 0
+        shortest.append(given + 2 if given and index == len(letters) - 1 else max(2, given))
     if bars is None:
-        bars = len(letters) * max(SECTION_BARS, -(-max(openings.values()) // 4) * 4)
+        share = max(SECTION_BARS, -(-max(openings.values()) // 4) * 4)
+        bars = sum(max(share, least) for least in shortest)
     if not 2 <= bars <= MAX_BARS:
         raise ComposeError(f"a song has 2 to {MAX_BARS} bars, not {bars}")
-    # Each letter's first section holds what the prompt gives it; no section has less than a cadence's two bars.
-    shortest = [
-        max(2, openings.get(letter, 0) if letters.index(letter) == index else 0) for index, letter in enumerate(letters)
-    ]
-    if len(letters) == 1:
-        shortest[0] += 2 if openings["A"] > 1 else 0
     if bars < sum(shortest):
         raise ComposeError(
             f"{bars} bars are too few for the form {form} and this prompt: ask for {sum(shortest)} or more, "
