@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from etude.gpt.config import ConfigError, GPTConfig
+from etude.gpt.config import ConfigError, GPTConfig, parameter_shapes
 from etude.gpt.directory import ModelError, Weights, load_model, save_model
+from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
 
 
@@ -31,6 +32,20 @@ def test_float16_halves_the_file_and_rounds(
     loaded = load_model(tmp_path / "half").weights["wte"]
     assert loaded.dtype == np.float32
     assert (loaded == weights["wte"].astype(np.float16)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_text_model_keeps_its_precision(tmp_path: Path, dtype: str) -> None:
+    tokenizer = CharTokenizer("ab")
+    config = GPTConfig("micro", 3, 4, 1, 1, 2)
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 1, shape).astype(dtype) for name, shape in parameter_shapes(config).items()}
+    save_model(tmp_path / "text", config, weights, tokenizer, "", dtype)
+    model = load_model(tmp_path / "text")
+    assert (model.config, model.tokenizer) == (config, tokenizer)
+    for name, array in model.weights.items():
+        assert array.dtype == dtype
+        assert (array == weights[name]).all()
 
 
 def test_equal_models_are_equal_bytes(
@@ -71,8 +86,6 @@ def test_every_changed_byte_of_the_weights_is_noticed(model_directory: Path) -> 
 def test_files_of_two_models_do_not_mix(tmp_path: Path, model_directory: Path, weights: Weights) -> None:
     other = ChordTokenizer((("", 0),))
     config = GPTConfig("modern", other.vocab_size, 8, 1, 1, 4)
-    from etude.gpt.config import parameter_shapes
-
     save_model(
         tmp_path / "other",
         config,

@@ -20,9 +20,9 @@ from etude.tokens.chords import (
     SECTIONS,
     ChordTokenizer,
     Encoded,
-    TokenizerError,
     section_tag,
 )
+from etude.tokens.tokenizer import TokenizerError
 
 QUALITIES = ("", "m", "7", "maj7", "m7", "m7b5", "dim7", "sus4", "6", "9")
 TOKENIZER = ChordTokenizer(tuple((quality, bass) for quality in QUALITIES for bass in (0, 4, 7, 10)))

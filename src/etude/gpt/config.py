@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from etude.errors import EtudeError
 
-Architecture = Literal["modern"]
+Architecture = Literal["micro", "modern"]
 
 # `modern` looks up how the context went on after the longest earlier occurrences of what it ends with: this many
 # different continuations, with match lengths counted up to this one.
@@ -48,7 +48,7 @@ class GPTConfig:
                 raise ConfigError(f"{name} must be a whole number from 1 to {largest:,}, not {size!r}")
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
-        if self.head_size % 2:
+        if self.architecture == "modern" and self.head_size % 2:
             raise ConfigError(f"rotary positions need an even head size, not {self.head_size}")
 
     @property
@@ -68,7 +68,25 @@ class GPTConfig:
 
 
 def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter. A matrix is stored [out, in] and used as `x @ W.T`."""
+    """Name and shape of every parameter. A matrix is stored [out, in] and used as `x @ W.T`; `c_attn` stacks q, k, v.
+
+    The order is that of `micro`'s initial random draws.
+    """
+    return _micro_shapes(config) if config.architecture == "micro" else _modern_shapes(config)
+
+
+def _micro_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    v, d = config.vocab_size, config.n_embd
+    shapes: dict[str, tuple[int, ...]] = {"wte": (v, d), "wpe": (config.block_size, d), "lm_head": (v, d)}
+    for layer in range(config.n_layer):
+        shapes[f"h.{layer}.attn.c_attn"] = (3 * d, d)
+        shapes[f"h.{layer}.attn.c_proj"] = (d, d)
+        shapes[f"h.{layer}.mlp.c_fc"] = (4 * d, d)
+        shapes[f"h.{layer}.mlp.c_proj"] = (d, 4 * d)
+    return shapes
+
+
+def _modern_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     v, d = config.vocab_size, config.n_embd
     shapes: dict[str, tuple[int, ...]] = {
         "wte": (v, d),

@@ -21,7 +21,9 @@ from safetensors.numpy import save as safetensors_bytes
 
 from etude.errors import EtudeError
 from etude.files import atomic_write
-from etude.tokens.chords import ChordTokenizer, TokenizerError
+from etude.tokens.characters import CharTokenizer
+from etude.tokens.chords import ChordTokenizer
+from etude.tokens.tokenizer import Tokenizer, TokenizerError, read_tokenizer
 
 from .config import ConfigError, GPTConfig, parameter_shapes
 
@@ -30,7 +32,7 @@ NGRAMS = "ngrams.safetensors"  # optional: the counts behind the baselines of `e
 MAX_TEXT_BYTES = 64 << 20
 _HEADER_KEY = "etude"  # one key: the header's order, and so the file's bytes, stay the same
 
-Weights = dict[str, NDArray[np.float32]]
+Weights = dict[str, NDArray[Any]]  # float32 or float64
 
 
 class ModelError(EtudeError):
@@ -39,23 +41,26 @@ class ModelError(EtudeError):
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a model directory holds. Weights are float32 here, whatever they are on disk."""
+    """What a model directory holds. Weights are float64 here where they are on disk, else float32."""
 
     config: GPTConfig
     weights: Weights
-    tokenizer: ChordTokenizer
+    tokenizer: CharTokenizer | ChordTokenizer
     card: str
 
 
 def save_model(
     directory: Path,
     config: GPTConfig,
-    weights: Mapping[str, NDArray[np.float32]],
-    tokenizer: ChordTokenizer,
+    weights: Mapping[str, NDArray[Any]],
+    tokenizer: Tokenizer,
     card: str,
     dtype: str = "float32",
 ) -> None:
-    """Write the four files, each atomically and the weights last. `dtype` is `float32` or `float16` on disk."""
+    """Write the four files, each atomically and the weights last.
+
+    `dtype` is what the weights are on disk: `float16`, `float32` or `float64`.
+    """
     _check_shapes(config, {name: array.shape for name, array in weights.items()}, directory / WEIGHTS)
     directory.mkdir(parents=True, exist_ok=True)
     config_text = (json.dumps(config.to_dict(), indent=2) + "\n").encode()
@@ -84,7 +89,7 @@ def load_model(directory: Path) -> ModelFiles:
         raise ModelError(f"{directory / CONFIG}: {error}") from error
     tokenizer_text = _text(directory / TOKENIZER)
     try:
-        tokenizer = ChordTokenizer.from_json(tokenizer_text)
+        tokenizer = read_tokenizer(tokenizer_text)
     except TokenizerError as error:
         raise ModelError(f"{directory / TOKENIZER}: {error}") from error
     if tokenizer.vocab_size != config.vocab_size:
@@ -114,9 +119,10 @@ def _weights(path: Path, config: GPTConfig, beside: dict[str, str]) -> Weights:
     for name, digest in beside.items():
         if header.get(name) != digest:
             raise ModelError(f"{path}: was written with another {name} than the one beside it")
-    if any(array.dtype not in (np.float16, np.float32) for array in tensors.values()):
-        raise ModelError(f"{path}: holds tensors that are neither float16 nor float32")
-    weights = {name: array.astype(np.float32) for name, array in tensors.items()}
+    if any(array.dtype not in (np.float16, np.float32, np.float64) for array in tensors.values()):
+        raise ModelError(f"{path}: holds tensors that are not float16, float32 or float64")
+    precision = np.result_type(np.float32, *(array.dtype for array in tensors.values()))
+    weights = {name: array.astype(precision) for name, array in tensors.items()}
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise ModelError(f"{path}: holds numbers that are not finite")
     return weights

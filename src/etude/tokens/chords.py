@@ -15,13 +15,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from etude.errors import EtudeError
 from etude.music.theory import Chord, Key, Meter, Section, Song, merge_changes, split_into_bars
+
+from .tokenizer import TokenizerError
 
 GENRES = ("jazz", "pop", "rock", "c-pop", "folk", "carol", "standards", "other")
 METERS = ("4/4", "3/4", "2/2", "2/4", "6/8", "12/8", "5/4", "6/4", "7/4", "9/8", "3/2", "other")
@@ -42,10 +43,6 @@ _SECTION_PATTERNS = (
     (re.compile(r"interlude|trans|break", re.I), "interlude"),
     (re.compile(r"[A-D](?![a-z])"), "letter"),
 )
-
-
-class TokenizerError(EtudeError):
-    """What the tokenizer cannot say, or a damaged tokenizer file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ class ChordTokenizer:
     """`shapes` are the sayable (quality, bass above the root in semitones) pairs, commonest first."""
 
     shapes: tuple[tuple[str, int], ...]
-    kind = "chord"
+    kind: ClassVar[str] = "chord"
 
     @staticmethod
     def train(songs: Iterable[Sequence[Chord]], min_count: int = 2) -> ChordTokenizer:

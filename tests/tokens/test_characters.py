@@ -1,0 +1,77 @@
+"""Character tokens: any text comes back, and what is no tokenizer is one clear error."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.tokens.characters import CharTokenizer
+from etude.tokens.tokenizer import TokenizerError, read_tokenizer
+
+TOKENIZER = CharTokenizer.train(["emma", "olivia"])
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_any_text_comes_back(documents: list[str]) -> None:
+    tokenizer = CharTokenizer.train(documents)
+    assert list(tokenizer.characters) == sorted(set("".join(documents)))
+    for text in documents:
+        ids = tokenizer.document(text)
+        assert (ids[0], ids[-1]) == (tokenizer.bos_id,) * 2
+        assert ids[1:-1] == tokenizer.encode(text) == [tokenizer.characters.index(c) for c in text]
+        assert tokenizer.decode(ids) == text
+    assert read_tokenizer(tokenizer.to_json()) == tokenizer
+
+
+def test_ids_are_in_the_order_of_the_characters_and_bos_is_the_last() -> None:
+    assert TOKENIZER.characters == "aeilmov"
+    assert (TOKENIZER.encode("eva"), TOKENIZER.bos_id, TOKENIZER.vocab_size) == ([1, 6, 0], 7, 8)
+
+
+def test_an_unknown_character_is_named_with_its_place() -> None:
+    with pytest.raises(TokenizerError, match="'x'") as caught:
+        TOKENIZER.encode("maxim")
+    assert "character 3 of 'maxim'" in str(caught.value)
+    assert "train on text that has it" in str(caught.value)
+    with pytest.raises(TokenizerError) as long:
+        TOKENIZER.encode("a" * 100_000 + "\n")
+    assert r"'\n' (character 100,001" in str(long.value) or r"'\n' (character 100001" in str(long.value)
+    assert len(str(long.value)) < 300
+
+
+@pytest.mark.parametrize("ids", [[-1], [0, 8], [1 << 40]])
+def test_ids_that_are_none_are_refused(ids: list[int]) -> None:
+    with pytest.raises(TokenizerError, match=f"token {ids[-1]} is not one of 8"):
+        TOKENIZER.decode(ids)
+
+
+@pytest.mark.parametrize("characters", ["ba", "aab", "\ud800", ["a", "b"], None, 3])
+def test_characters_that_cannot_be_are_refused(characters: object) -> None:
+    text = json.dumps({"kind": "char", "version": 1, "characters": characters})
+    with pytest.raises(TokenizerError):
+        CharTokenizer.from_json(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@given(st.text() | json_values.map(json.dumps) | st.dictionaries(
+    st.sampled_from(["kind", "version", "characters", "shapes"]), json_values | st.sampled_from(["char", "chord", 1])
+).map(json.dumps))  # fmt: skip
+def test_junk_is_never_anything_but_a_tokenizer_error(text: str) -> None:
+    for read in (CharTokenizer.from_json, read_tokenizer):
+        with suppress(TokenizerError):
+            read(text)
+
+
+def test_another_kind_or_version_is_refused() -> None:
+    text = TOKENIZER.to_json()
+    for damaged in ("", "{}", "[" * 100_000, text[:-3], text.replace(": 1", ": 2"), text.replace('"char"', '"chord"')):
+        with pytest.raises(TokenizerError):
+            CharTokenizer.from_json(damaged)
