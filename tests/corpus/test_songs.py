@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from etude.corpus import songs as module
-from etude.corpus.songs import CorpusError, SongDocument, read_songs, split_songs
+from etude.corpus import lines as module
+from etude.corpus.lines import CorpusError
+from etude.corpus.songs import SongDocument, read_songs, split_songs
 from etude.music.theory import Chord, Key, Meter
 
 

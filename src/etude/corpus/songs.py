@@ -6,29 +6,23 @@ A line holds `chords` (the changes, immediate repeats merged) and, where they ar
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from etude.errors import EtudeError
 from etude.music.theory import Bar, Chord, Key, Meter, Section, Song
 
-MAX_LINE_BYTES = 4 << 20
-MAX_CORPUS_BYTES = 1 << 30
+from .lines import CorpusError, read_lines
+
 MAX_CHANGES = 20_000
 MAX_BAR_CHORDS = 16
 # In these sources a key names a tonic and leaves the mode open.
 _TONIC_ONLY = ("billboard", "rock-corpus")
-
-
-class CorpusError(EtudeError):
-    """A corpus that cannot be read; the message names the file, the line and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +40,7 @@ class SongDocument:
 def read_songs(path: Path) -> list[SongDocument]:
     """Every song of a `.jsonl` or `.jsonl.gz` file. Raises `CorpusError`; nothing is skipped in silence."""
     songs = []
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
@@ -89,26 +83,6 @@ def split_songs(
     if not kept or not any(len(document.changes) > 1 for document in held_out):
         raise CorpusError(f"{corpus[0]}: too few songs to hold some out; give more, or name a file with --validation")
     return kept, held_out
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    total = 0
-    try:
-        with path.open("rb") as raw:
-            gzipped = raw.read(2) == b"\x1f\x8b"
-        with cast("IO[bytes]", gzip.open(path, "rb") if gzipped else path.open("rb")) as stream:
-            number = 0
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                total += len(line)
-                if len(line) > MAX_LINE_BYTES:
-                    raise CorpusError(f"{path}, line {number}: longer than {MAX_LINE_BYTES >> 20} MiB")
-                if total > MAX_CORPUS_BYTES:
-                    raise CorpusError(f"{path}: more than {MAX_CORPUS_BYTES >> 30} GiB of text; split it")
-                if line.strip():
-                    yield number, line
-    except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _song(record: dict[str, Any], where: str) -> SongDocument:
