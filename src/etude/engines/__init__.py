@@ -1,1 +1,1 @@
-"""The engines: the same model in NumPy (`array`) and PyTorch (`tensor`)."""
+"""The engines: the same model in plain Python, NumPy, Numba and PyTorch; `engine` is what they share."""

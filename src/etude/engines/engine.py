@@ -1,0 +1,95 @@
+"""What all engines share: start with a prompt, step by one token, logits out; and how one is found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etude.errors import EtudeError
+from etude.gpt.config import Architecture, GPTConfig
+
+Array = NDArray[Any]  # float32 or float64
+
+ENGINES: dict[str, tuple[Architecture, ...]] = {
+    "scalar": ("micro",),
+    "array": ("micro", "modern"),
+    "compiled": ("micro",),
+    "tensor": ("micro",),
+}
+"""Each engine's name, and the architectures that it runs."""
+
+_NEEDS = {"compiled": ("numba", "Numba", "fast"), "tensor": ("torch", "PyTorch", "train")}
+
+
+class Engine(Protocol):
+    """V is the vocabulary, t the number of tokens read. A context beyond `block_size` goes on with its newest half."""
+
+    def start(self, prompt: Sequence[int]) -> Array:
+        """Forget everything, read `prompt` (one token at least), return the logits [V] of the token after it."""
+
+    def start_all(self, prompt: Sequence[int]) -> Array:
+        """As `start`, with the logits [t, V] after each of the prompt's tokens, at most `block_size` of them."""
+
+    def step(self, token: int) -> Array:
+        """Add one token, return the logits [V] of the one after it."""
+
+
+class EngineError(EtudeError):
+    """An engine that does not exist, is not installed or does not run this model."""
+
+
+def is_installed(name: str) -> bool:
+    """Whether what the engine needs can be imported."""
+    return name not in _NEEDS or find_spec(_NEEDS[name][0]) is not None
+
+
+def check_engine(name: str, architecture: Architecture | None = None) -> None:
+    """Raise `EngineError` unless there is such an engine here, and it runs that architecture."""
+    if name not in ENGINES:
+        raise EngineError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
+    if architecture is not None and architecture not in ENGINES[name]:
+        able = [engine for engine, architectures in ENGINES.items() if architecture in architectures]
+        raise EngineError(f"the engine {name} does not run {architecture} models; these do: {', '.join(able)}")
+    if not is_installed(name):
+        _, needed, extra = _NEEDS[name]
+        raise EngineError(f"the engine {name} needs {needed}: pip install 'etude[{extra}]'")
+
+
+def make_engine(name: str, config: GPTConfig, weights: Mapping[str, Array]) -> Engine:
+    """A new engine with these weights and an empty context. Raises `EngineError`."""
+    check_engine(name, config.architecture)
+    if name == "scalar":
+        return _ScalarEngine(config, weights)
+    if name == "compiled":
+        from .compiled import CompiledEngine
+
+        return CompiledEngine(config, weights)
+    if name == "tensor":
+        from .tensor_micro import TensorEngine
+
+        return TensorEngine(config, weights)
+    from .array import ArrayEngine
+
+    return ArrayEngine(config, weights)
+
+
+class _ScalarEngine:
+    """The scalar GPT, whose logits are lists, behind the face of the others."""
+
+    def __init__(self, config: GPTConfig, weights: Mapping[str, Array]) -> None:
+        from .scalar import GPT
+
+        self._gpt = GPT({name: array.tolist() for name, array in weights.items()}, config.n_head)
+
+    def start(self, prompt: Sequence[int]) -> Array:
+        return np.array(self._gpt.start(prompt))
+
+    def start_all(self, prompt: Sequence[int]) -> Array:
+        return np.array(self._gpt.start_all(prompt))
+
+    def step(self, token: int) -> Array:
+        return np.array(self._gpt.step(token))
