@@ -5,16 +5,21 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import etude
+from etude.engines.engine import EngineError, is_installed
 from etude.errors import EtudeError
-from etude.gpt.directory import ModelError
-from etude.model import ChordModel
+from etude.gpt.config import GPTConfig, parameter_shapes
+from etude.gpt.directory import ModelError, save_model
+from etude.model import ChordModel, TextModel, load_chords
 from etude.music.theory import Chord, Key
 from etude.sampling import GREEDY, Sampling
+from etude.tokens.characters import CharTokenizer
+from etude.tokens.tokenizer import TokenizerError
 
 PROMPT = tuple(map(Chord.parse, ("D", "A", "Bm", "F#m")))
 MODEL = etude.load("chords")
@@ -90,3 +95,104 @@ def test_a_trained_directory_loads_and_answers(model_directory: Path) -> None:
 def test_suggestions_show_in_a_notebook() -> None:
     html = MODEL.suggest("D A")._repr_html_()
     assert all(f"<b>{candidate.symbol}</b>" in html for candidate in MODEL.suggest("D A").candidates)
+
+
+@pytest.fixture
+def text_directory(tmp_path: Path) -> Path:
+    """A model of random weights whose texts end now and then."""
+    tokenizer = CharTokenizer("abcde")
+    config = GPTConfig("micro", tokenizer.vocab_size, block_size=6, n_layer=1, n_head=2, n_embd=8)
+    rng = np.random.default_rng(3)
+    weights = {name: rng.normal(0, 0.3, shape) for name, shape in parameter_shapes(config).items()}
+    save_model(tmp_path / "text", config, weights, tokenizer, "# A model\n", "float64")
+    return tmp_path / "text"
+
+
+def text_model(directory: Path, engine: str = "array") -> TextModel:
+    model = etude.load(directory, engine)
+    assert isinstance(model, TextModel)
+    return model
+
+
+def test_texts_begin_with_the_prompt_and_end_at_their_end(text_directory: Path) -> None:
+    model = text_model(text_directory)
+    samples = model.generate("ab", n=60, seed=4)
+    assert {len(sample.tokens) for sample in samples} > {0, 1, 6}
+    for sample in samples:
+        assert sample.text == "ab" + model.tokenizer.decode(sample.tokens)
+        assert len(sample.text) == 2 + len(sample.tokens) <= 2 + 6
+        assert sample.logprob < 0
+    assert model.generate() == model.generate(n=3)[:1]
+    assert [len(sample.tokens) for sample in model.generate(n=20, max_tokens=1)] != [1] * 20
+    assert max(len(sample.tokens) for sample in model.generate(n=60, max_tokens=40)) > 8  # over the end of the block
+    assert model.generate("abc", max_tokens=0)[0].text == "abc"
+    with pytest.raises(TokenizerError, match="'x'"):
+        model.generate("x")
+
+
+def test_a_sample_depends_on_its_number_and_the_seed_alone(text_directory: Path) -> None:
+    model = text_model(text_directory)
+    few, many, others = (model.generate(n=n, seed=seed) for n, seed in ((3, 1), (9, 1), (9, 2)))
+    assert few == many[:3]
+    assert many != others
+    assert len({sample.text for sample in many}) > 3
+    assert len(set(model.generate(n=5, sampling=GREEDY))) == 1
+
+
+def test_logprob_is_the_models_own_whatever_the_sampling(text_directory: Path) -> None:
+    model = text_model(text_directory)
+    bos = model.tokenizer.bos_id
+    for sampling in (GREEDY, Sampling(0.3), Sampling(2.0, top_k=3), Sampling(top_p=0.5)):
+        for sample in model.generate("a", n=5, sampling=sampling):
+            written = [*sample.tokens, bos] if len(sample.tokens) < 6 else list(sample.tokens)
+            total, context = 0.0, [bos, 0]
+            for token in written:
+                logits = text_model_logits(model, context)
+                total += float(logits[token] - np.log(np.exp(logits).sum()))
+                context.append(token)
+            assert sample.logprob == pytest.approx(total, abs=1e-9)
+
+
+def text_model_logits(model: TextModel, context: list[int]) -> np.ndarray:
+    """Fresh from the whole context, with the rule for a full block: its newest half, once more and once more."""
+    from etude.engines.array import ArrayEngine
+
+    engine = ArrayEngine(model.config, model._weights)
+    logits = engine.start(context[:1])
+    for token in context[1:]:
+        logits = engine.step(token)
+    return logits
+
+
+@pytest.mark.parametrize("engine", ["scalar", "compiled", "tensor"])
+def test_all_engines_write_the_same(text_directory: Path, engine: str) -> None:
+    if not is_installed(engine):
+        pytest.skip(f"what the engine {engine} needs is not installed")
+    ours, theirs = (text_model(text_directory, name).generate("a", n=20, max_tokens=12) for name in ("array", engine))
+    assert [(a.text, a.tokens) for a in ours] == [(b.text, b.tokens) for b in theirs]
+    assert [a.logprob for a in ours] == pytest.approx([b.logprob for b in theirs], abs=1e-9)
+
+
+def test_a_text_model_is_no_chord_model(text_directory: Path) -> None:
+    with pytest.raises(ModelError, match="writes text, not chords"):
+        load_chords(text_directory)
+    with pytest.raises(ModelError, match="writes text, not chords"):
+        etude.compose("C", text_directory)
+    with pytest.raises(EngineError, match="runs in the engine array"):
+        etude.load("chords", "scalar")
+    with pytest.raises(EngineError, match="unknown engine"):
+        etude.load(text_directory, "abacus")
+
+
+def test_progressions_as_samples() -> None:
+    few, many = (MODEL.samples("Gb Db Ebm", n, 4, seed=3) for n in (2, 4))
+    assert few == many[:2]
+    for sample in many:
+        symbols = sample.text.split()
+        assert symbols[:3] == ["Gb", "Db", "Ebm"]
+        assert len(symbols) == 3 + len(sample.tokens) == 7
+        assert not any("#" in symbol for symbol in symbols)
+    likeliest = MODEL.suggest("Gb Db Ebm").candidates[0]
+    greedy = MODEL.samples("Gb Db Ebm", 1, 1, GREEDY)[0]
+    assert greedy.text.split()[-1] == likeliest.symbol
+    assert greedy.logprob == pytest.approx(np.log(likeliest.probability))

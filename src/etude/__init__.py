@@ -1,72 +1,98 @@
 """Étude: one small GPT that you can read, train and hear.
 
 `etude.load("chords")` gives a model to ask; `etude.compose("D A Bm F#m")` writes a song; `etude.train(...)` makes a
-model of your own songs. Nothing heavy is imported until it is asked for.
+model of your own songs or text. Nothing heavy is imported until it is asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from .composer import Composition
-    from .model import ChordModel, Prompt
-    from .training.loop import Report
+    from .model import ChordModel, Prompt, TextModel
+    from .training.runs import Report
 
 __version__ = "0.1.0"
 __all__ = ["compose", "load", "train"]
 
 
-def load(name: str | Path = "chords") -> ChordModel:
-    """A bundled model by name, or a model directory, ready to `suggest` and `generate`."""
+@overload
+def load(name: Literal["chords"] = "chords", engine: str = "array") -> ChordModel: ...
+
+
+@overload
+def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel: ...
+
+
+def load(name: str | Path = "chords", engine: str = "array") -> ChordModel | TextModel:
+    """A bundled model by name, or a model directory: one to `suggest` chords or to `generate` text, as its tokenizer.
+
+    Text models run in any engine that is installed: scalar, array, compiled or tensor.
+    """
     from .model import load as load_model
 
-    return load_model(name)
+    return load_model(name, engine)
 
 
 def compose(prompt: Prompt, model: str | Path | ChordModel = "chords", **options: Any) -> Composition:
     """A whole song that begins with `prompt`; the options are those of `etude.composer.compose`."""
     from .composer import compose as write_song
-    from .model import ChordModel
+    from .model import ChordModel, load_chords
 
-    return write_song(prompt, model if isinstance(model, ChordModel) else load(model), **options)
+    return write_song(prompt, model if isinstance(model, ChordModel) else load_chords(model), **options)
 
 
 def train(
     corpus: str | Path | Sequence[str | Path],
     output: str | Path,
-    recipe: str = "chords",
+    recipe: str | None = None,
     *,
+    engine: str | None = None,
     validation: str | Path | None = None,
     resume: bool = False,
     report: Report | None = None,
+    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Train on files of songs into a model directory; returns its scores on the validation songs.
+    """Train on files of songs, or with the recipe `micro` on files of text, into a model directory; returns its scores.
 
-    `validation` is a file of songs (default: `valid.*` beside `train.*`, or a twentieth of the corpus), the settings
-    are the recipe's fields, `report` is called after every step. A run is resumed with the recipe it was begun with.
+    `recipe` is `chords` unless it is named; a resumed run keeps the one it was begun with. `engine` is for `micro`:
+    scalar, compiled or tensor (default: the fastest that is installed). `validation` is a file of songs (default:
+    `valid.*` beside `train.*`, or a twentieth of the corpus) or of text (default: none). The settings are the recipe's
+    fields, `report` is called as the run goes on, `say` with remarks.
     """
     from pathlib import Path
 
-    from .corpus.songs import read_songs, split_songs
-    from .errors import EtudeError
+    from .training.recipes import MicroRecipe, RecipeError, with_settings
     from .training.recipes import recipe as find_recipe
+    from .training.runs import saved_recipe
 
-    chosen = find_recipe(recipe).with_settings(f"{key}={value}" for key, value in settings.items())
+    directory, held_out = Path(output), None if validation is None else Path(validation)
     paths = [Path(path) for path in ([corpus] if isinstance(corpus, (str, Path)) else corpus)]
-    documents = [document for path in paths for document in read_songs(path)]
-    documents, held_out = split_songs(documents, paths, None if validation is None else Path(validation))
-    try:
-        from .training.loop import saved_recipe
-        from .training.loop import train as run
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise EtudeError("training needs PyTorch: pip install 'etude[train]'") from None
-    if resume:
-        chosen = saved_recipe(Path(output)).with_settings(f"{key}={value}" for key, value in settings.items())
-    return run(documents, held_out, Path(output), chosen, resume, report or (lambda progress: None))
+    chosen = saved_recipe(directory) if resume else find_recipe(recipe or "chords")
+    if recipe not in (None, chosen.name):
+        raise RecipeError(f"{output} was begun with the recipe {chosen.name}, not {recipe}; resume without --recipe")
+    chosen = with_settings(chosen, (f"{key}={value}" for key, value in settings.items()))
+    report, say = report or (lambda progress: None), say or (lambda message: None)
+    if isinstance(chosen, MicroRecipe):
+        from .corpus.text import read_documents
+        from .training.micro import train as train_micro
+
+        kept_apart = None if held_out is None else read_documents([held_out])
+        return train_micro(read_documents(paths), kept_apart, directory, chosen, engine, resume, report, say)
+
+    from .corpus.songs import read_songs, split_songs
+    from .engines.engine import EngineError, check_engine
+
+    if engine not in (None, "tensor"):
+        check_engine(str(engine))
+        raise EngineError(f"the recipe {chosen.name} trains in the engine tensor alone, not in {engine}")
+    songs, validation_songs = split_songs([song for path in paths for song in read_songs(path)], paths, held_out)
+    check_engine("tensor")
+    from .training.loop import train as train_chords
+
+    return train_chords(songs, validation_songs, directory, chosen, resume, report)

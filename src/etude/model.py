@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etude.engines.array import ArrayEngine
+from etude.engines.engine import Array, EngineError, check_engine, make_engine
 from etude.errors import EtudeError
 from etude.gpt.config import GPTConfig
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
 from etude.music.chart import parse_progression
 from etude.music.theory import Chord, Key, describe
 from etude.sampling import Sampling, choose, probabilities
+from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
 from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
 from etude.training.ngram import NGramModel
@@ -56,13 +58,26 @@ class Suggestions:
         return f"<table><caption>{self.key}</caption><tr>{heads}</tr>{rows}</table>"
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a model wrote: `text` is the prompt and its continuation, `tokens` the ids of the continuation.
+
+    `logprob` sums the natural logarithms of its tokens' probabilities, an end included, as the model itself has them:
+    before temperature and cuts.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    logprob: float
+
+
 class ChordModel:
     """`etude.load("chords")`. Asking it changes nothing in it; the same question gets the same answer."""
 
-    def __init__(self, model: ModelFiles, directory: Path) -> None:
+    def __init__(self, model: ModelFiles, tokenizer: ChordTokenizer, directory: Path) -> None:
         self.directory = directory
         self.config: GPTConfig = model.config
-        self.tokenizer: ChordTokenizer = model.tokenizer
+        self.tokenizer = tokenizer
         self.card = model.card
         self._weights = model.weights
 
@@ -93,19 +108,40 @@ class ChordModel:
         self, prompt: Prompt, chords: int = 8, sampling: Sampling | None = None, seed: int = 0
     ) -> tuple[Chord, ...]:
         """The next `chords` changes, each other than the one before it. Raises `ChordError`."""
-        if chords < 0:
-            raise EtudeError(f"chords must be 0 or more, not {chords}")
-        rng, sampling = np.random.default_rng(seed), sampling or Sampling()
         encoded = self.tokenizer.encode_changes(read_prompt(prompt))
-        engine, generated = self.engine(), list(encoded.ids)
-        logits = engine.start(generated) if chords else np.zeros(0, np.float32)
-        for index in range(chords):
+        tokens, _ = self._continue(encoded.ids, chords, sampling or Sampling(), np.random.default_rng(seed))
+        return tuple(self.tokenizer.chord(token, encoded.anchor) for token in tokens)
+
+    def samples(
+        self, prompt: Prompt, n: int = 1, chords: int = 8, sampling: Sampling | None = None, seed: int = 0
+    ) -> list[Sample]:
+        """`n` progressions as text, in the spelling of the prompt's key. Sample i does not depend on `n`."""
+        changes = read_prompt(prompt)
+        key, encoded = detect_key(prompt, changes), self.tokenizer.encode_changes(changes)
+        samples = []
+        for index in range(n):
+            rng = np.random.default_rng((seed, index))
+            tokens, logprob = self._continue(encoded.ids, chords, sampling or Sampling(), rng)
+            added = [self.tokenizer.chord(token, encoded.anchor) for token in tokens]
+            samples.append(Sample(" ".join(map(key.name, (*changes, *added))), tokens, logprob))
+        return samples
+
+    def _continue(
+        self, ids: Sequence[int], count: int, sampling: Sampling, rng: np.random.Generator
+    ) -> tuple[tuple[int, ...], float]:
+        """The ids of the next `count` changes, and the sum of their log-probabilities among all chords."""
+        if count < 0:
+            raise EtudeError(f"chords must be 0 or more, not {count}")
+        engine, generated, logprob = self.engine(), list(ids), 0.0
+        logits = engine.start(generated) if count else np.zeros(0, np.float32)
+        for index in range(count):
             allowed = self.chord_mask.copy()
             allowed[generated[-1]] = False
             generated.append(choose(logits, sampling, rng, allowed))
-            if index + 1 < chords:
+            logprob += log_probability(logits[: self.tokenizer.n_chords], generated[-1])
+            if index + 1 < count:
                 logits = engine.step(generated[-1])
-        return tuple(self.tokenizer.chord(token, encoded.anchor) for token in generated[len(encoded.ids) :])
+        return tuple(generated[len(ids) :]), logprob
 
     def predictor(self) -> Predict:
         """How this model says the chords of a song, as `training.evaluation.score` asks for it."""
@@ -133,15 +169,75 @@ class ChordModel:
         return tuple(dict.fromkeys(chord for chord in chords if not self.tokenizer.can_say(chord)))
 
 
-def load(name: str | Path) -> ChordModel:
-    """A bundled model by name, or a model directory. Raises `ModelError`."""
-    if name in BUNDLED:
-        path = Path(str(files("etude.assets").joinpath(str(name))))
-        return ChordModel(load_model(path), path)
-    path = Path(name)
+class TextModel:
+    """A model of characters. Asking it changes nothing in it; the same question gets the same answer."""
+
+    def __init__(self, model: ModelFiles, tokenizer: CharTokenizer, engine: str = "array") -> None:
+        check_engine(engine, model.config.architecture)
+        self.config: GPTConfig = model.config
+        self.tokenizer, self.engine_name = tokenizer, engine
+        self.card = model.card
+        self._weights = model.weights
+
+    def generate(
+        self,
+        prompt: str = "",
+        n: int = 1,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> list[Sample]:
+        """`n` texts that begin with `prompt`, each going on for at most `max_tokens` (default: a block) to its end.
+
+        Sample i does not depend on `n`. Raises `TokenizerError` for a prompt of unknown characters.
+        """
+        most = self.config.block_size if max_tokens is None else max_tokens
+        if n < 0 or most < 0:
+            raise EtudeError(f"n and max_tokens must be 0 or more, not {n} and {most}")
+        sampling, bos = sampling or Sampling(), self.tokenizer.bos_id
+        ids = [bos, *self.tokenizer.encode(prompt)]
+        engine = make_engine(self.engine_name, self.config, self._weights)
+        samples = []
+        for index in range(n):
+            rng, tokens, logprob = np.random.default_rng((seed, index)), list[int](), 0.0
+            while len(tokens) < most:
+                logits = engine.step(tokens[-1]) if tokens else engine.start(ids)  # [V]
+                token = choose(logits, sampling, rng)
+                logprob += log_probability(logits, token)
+                if token == bos:
+                    break
+                tokens.append(token)
+            samples.append(Sample(prompt + self.tokenizer.decode(tokens), tuple(tokens), logprob))
+        return samples
+
+
+def log_probability(logits: Array, token: int) -> float:
+    """The natural logarithm of softmax(logits [V]) at `token`."""
+    x = np.asarray(logits, np.float64)
+    largest = x.max()
+    return float(x[token] - largest - np.log(np.exp(x - largest).sum()))
+
+
+def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:
+    """A bundled model by name, or a model directory. Raises `ModelError`, or `EngineError` for another engine."""
+    path = Path(str(files("etude.assets").joinpath(str(name)))) if name in BUNDLED else Path(name)
     if not path.is_dir():
         raise ModelError(f"{name}: no such model directory, and no bundled model; bundled: {', '.join(BUNDLED)}")
-    return ChordModel(load_model(path), path)
+    model = load_model(path)
+    if isinstance(model.tokenizer, CharTokenizer):
+        return TextModel(model, model.tokenizer, engine)
+    check_engine(engine)
+    if engine != "array":
+        raise EngineError(f"{name} is a chord model, which runs in the engine array, not in {engine}")
+    return ChordModel(model, model.tokenizer, path)
+
+
+def load_chords(name: str | Path) -> ChordModel:
+    """As `load`, where it must be a model of chords. Raises `ModelError`."""
+    model = load(name)
+    if isinstance(model, ChordModel):
+        return model
+    raise ModelError(f"{name}: writes text, not chords; try etude generate, or a chord model such as {BUNDLED[0]}")
 
 
 def read_prompt(prompt: Prompt) -> tuple[Chord, ...]:

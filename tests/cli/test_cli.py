@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,17 @@ def test_compose_prints_a_chart() -> None:
         (["compose", "C", "-o", "nowhere/song.mid"], 1, ["nowhere"]),
         (["eval", "chords", "nothing.jsonl"], 1, ["nothing.jsonl"]),
         (["train", "nothing.jsonl", "-o", "run"], 1, ["nothing.jsonl"]),
-        (["train", "nothing.jsonl", "-o", "run", "--recipe", "soup"], 1, ["soup", "chords"]),
+        (["train", "nothing.jsonl", "-o", "run", "--recipe", "soup"], 1, ["soup", "chords, micro"]),
+        (["train", "nothing.txt", "-o", "run", "--recipe", "micro"], 1, ["nothing.txt", "No such file"]),
+        (["train", "nothing.txt", "-o", "run", "--recipe", "micro", "--set", "dropout=0"], 1, ["micro", "dropout"]),
+        (["train", "nothing.jsonl", "-o", "run", "--engine", "scalar"], 1, ["chords", "tensor alone"]),
+        (["train", "nothing.jsonl", "-o", "run", "--resume"], 1, ["run", "no run to resume"]),
+        (["generate", "nowhere"], 1, ["nowhere", "no such model directory"]),
+        (["generate", "chords"], 1, ["no chords"]),
+        (["generate", "chords", "Hq"], 1, ["Hq"]),
+        (["generate", "chords", "C", "--engine", "compiled"], 1, ["array"]),
+        (["generate", "chords", "C", "-n", "0"], 2, ["-n"]),
+        (["generate", "chords", "C", "--top-k", "-1"], 2, ["top-k"]),
         (["train", "nothing.jsonl", "-o", "run", "--set", "drop=1"], 1, ["dropout"]),
         (["train", "nothing.jsonl", "-o", "run", "--steps", "1", "--minutes", "1"], 2, ["not both"]),
         (["sing"], 2, ["sing"]),
@@ -188,7 +199,113 @@ def test_train_then_suggest_and_resume(songs_file: Path, tmp_path: Path) -> None
     assert etude(*command, "--steps", "3", "--resume").returncode == 0
 
 
-@pytest.mark.parametrize("verb", ["compose", "suggest", "train", "eval"])
+NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "zoë", "李"]
+
+
+@pytest.fixture
+def names_file(tmp_path: Path) -> Path:
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(NAMES), encoding="utf-8")
+    return path
+
+
+def train_names(names_file: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
+    sizes = ["--set", "n_embd=4", "--set", "n_head=2", "--set", "block_size=6", "--steps", "120"]
+    return etude("train", names_file, "--recipe", "micro", "--engine", "scalar", *sizes, *more)
+
+
+def test_train_on_text_then_generate(names_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = train_names(names_file, "-o", run, "--validation", names_file)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 5
+    note, *_, last = result.stderr.splitlines()
+    assert note.startswith("note: 1 of 8 documents are longer than the block of 6 characters")
+    assert "step 120 / 120" in result.stderr
+    assert re.fullmatch(
+        rf"{re.escape(str(run))}: 120 steps in \d+\.\d\d s, training loss \d\.\d\d \(mean of the last 100 steps\), "
+        r"validation loss \d\.\d{3} ± \d\.\d{3}",
+        last,
+    )
+    lines = etude("generate", run, "-n", "4", "--seed", "1").stdout.splitlines()
+    assert len(lines) == 4
+    document = json.loads(etude("generate", run, "em", "-n", "3", "--max-tokens", "2", "--json").stdout)
+    assert list(document) == ["samples"]
+    for sample in document["samples"]:
+        assert sorted(sample) == ["logprob", "text", "tokens"]
+        assert sample["text"].startswith("em")
+        assert len(sample["tokens"]) <= 2
+        assert sample["logprob"] < 0
+    fails(etude("generate", run, "emx"), 1, "'x' (character 3 of 'emx')")
+    commands: list[list[str | Path]] = [
+        ["suggest", "C", "--model", run],
+        ["compose", "C", "--model", run],
+        ["eval", run, names_file],
+    ]
+    for command in commands:
+        fails(etude(*command), 1, "writes text, not chords")
+
+
+def test_text_training_as_a_document_and_resumed(names_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = train_names(names_file, "-o", run, "--json")
+    document = json.loads(result.stdout)
+    assert (document["directory"], document["engine"], document["steps"]) == (str(run), "scalar", 120)
+    assert document["loss"] > 0
+    assert document["validation"] is None
+    assert len(document["samples"]) == 5
+    fails(train_names(names_file, "-o", run), 1, "--resume")
+    resumed = etude("train", names_file, "-o", run, "--resume", "--json")  # recipe and engine are the run's own
+    assert json.loads(resumed.stdout) == document
+    assert "engine: scalar" in resumed.stderr
+    fails(etude("train", names_file, "-o", run, "--resume", "--recipe", "chords"), 1, "recipe micro, not chords")
+    fails(etude("train", names_file, "-o", run, "--resume", "--engine", "tensor"), 1, "begun in the engine scalar")
+    names_file.write_text("emma\nzoë")
+    fails(etude("train", names_file, "-o", run, "--resume"), 1, "another corpus")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "no documents in it"), (b"a\n\xff\n", "line 2: not UTF-8"), (b"a\0b\n", "NUL byte")],
+)
+def test_text_that_is_none_is_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(content)
+    fails(train_names(path, "-o", tmp_path / "run"), 1, "corpus.txt", words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_of_other_characters_is_refused_before_training(names_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("emma\nquinn\n")
+    fails(train_names(names_file, "-o", tmp_path / "run", "--validation", other), 1, "'q' (character 1 of 'quinn')")
+    assert not (tmp_path / "run").exists()
+
+
+def test_progressions_are_generated_one_a_line() -> None:
+    lines = etude("generate", "chords", "Bb F Gm", "-n", "3", "--max-tokens", "5").stdout.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("Bb F Gm ")
+        assert len(line.split()) == 8
+        assert "A#" not in line
+    piped = subprocess.run(
+        [sys.executable, "-m", "etude", "generate", "chords", "-", "--greedy", "--json"],
+        input="Bb F\nGm", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (sample,) = json.loads(piped.stdout)["samples"]
+    assert len(sample["tokens"]) == 8
+    assert sample["text"].startswith("Bb F Gm ")
+
+
+def test_a_stopped_reader_of_samples_is_no_fault(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m etude generate chords C -n 200 --max-tokens 1 | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["compose", "suggest", "generate", "train", "eval"])
 def test_help_has_an_example_and_defaults(verb: str) -> None:
     text = etude(verb, "--help").stdout
     assert f"etude {verb}" in text

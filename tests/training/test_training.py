@@ -18,12 +18,12 @@ from etude.corpus.songs import SongDocument
 from etude.gpt.directory import load_model
 from etude.tokens.chords import ChordTokenizer
 from etude.training.batches import IGNORE, SongBatches, encode_plain
-from etude.training.recipes import Recipe, RecipeError, recipe
+from etude.training.recipes import ChordRecipe, RecipeError, recipe, with_settings
+from etude.training.runs import Interrupted, TrainingError, saved_recipe
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
 
-TINY = Recipe(
-    "tiny",
+TINY = ChordRecipe(
     n_layer=1,
     n_head=2,
     n_embd=16,
@@ -118,7 +118,7 @@ def test_a_run_learns(songs: list[SongDocument], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 5, 8])
 def test_a_stopped_run_resumes_to_the_same_bytes(songs: list[SongDocument], tmp_path: Path, stop_at: int) -> None:
-    from etude.training.loop import Interrupted, train
+    from etude.training.loop import train
 
     train(songs, songs, tmp_path / "whole", TINY)
 
@@ -163,7 +163,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(songs_file: Path, tmp_path: Path
 
 @pytest.mark.parametrize("stop_at", [1, 20, 24, 25, 26])
 def test_a_run_in_minutes_resumes_wherever_it_stopped(songs: list[SongDocument], tmp_path: Path, stop_at: int) -> None:
-    from etude.training.loop import Interrupted, saved_recipe, train
+    from etude.training.loop import train
 
     def stop(progress: object) -> None:
         if getattr(progress, "step", 0) == stop_at:
@@ -173,6 +173,7 @@ def test_a_run_in_minutes_resumes_wherever_it_stopped(songs: list[SongDocument],
         train(songs, songs, tmp_path / "run", replace(TINY, minutes=0.03, validate_every=50), report=stop)
     steps = []
     recipe_so_far = saved_recipe(tmp_path / "run")
+    assert isinstance(recipe_so_far, ChordRecipe)
     train(songs, songs, tmp_path / "run", recipe_so_far, resume=True, report=lambda p: steps.append(p.step))
     assert steps == list(range(stop_at + 1, saved_recipe(tmp_path / "run").steps + 1))
 
@@ -183,7 +184,7 @@ def test_two_threads_give_the_same_bytes_twice(tmp_path: Path, shared_chords: Pa
     from etude.training.loop import train
 
     documents = read_songs(shared_chords / "valid.jsonl.gz")[:60]
-    settings = replace(recipe("chords"), n_layer=1, steps=4, batch_size=16)
+    settings = ChordRecipe(n_layer=1, steps=4, batch_size=16)
     for name in ("a", "b"):
         train(documents, documents[:5], tmp_path / name, settings)
     a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
@@ -216,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     songs: list[SongDocument], tmp_path: Path
 ) -> None:
     from etude.training.checkpoint import load_checkpoint
-    from etude.training.loop import TrainingError, train
+    from etude.training.loop import train
 
     with pytest.raises(TrainingError, match="not finite"):
         train(songs, songs, tmp_path / "run", replace(TINY, learning_rate=1e30, steps=50))
@@ -239,7 +240,7 @@ def test_a_budget_in_minutes_sets_the_steps_once(songs: list[SongDocument], tmp_
 
 
 def test_settings_by_name() -> None:
-    changed = recipe("chords").with_settings(["n_layer=2", "dropout=0.5", "weights=float32"])
+    changed = with_settings(ChordRecipe(), ["n_layer=2", "dropout=0.5", "weights=float32"])
     assert (changed.n_layer, changed.dropout, changed.weights) == (2, 0.5, "float32")
     for setting, message in [
         ("n_layers=2", "did you mean n_layer"), ("n_layer", "key=value"), ("n_layer=two", "takes a int"),
@@ -248,6 +249,6 @@ def test_settings_by_name() -> None:
         ("seed=9999999999999999999", "below"), ("learning_rate=-1", "negative"), ("weights=int8", "float32 or"),
     ]:  # fmt: skip
         with pytest.raises(RecipeError, match=message):
-            recipe("chords").with_settings([setting])
+            with_settings(recipe("chords"), [setting])
     with pytest.raises(RecipeError, match="unknown recipe"):
         recipe("jazz")

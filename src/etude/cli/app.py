@@ -13,7 +13,7 @@ import typer
 
 from etude.errors import EtudeError
 
-from . import compose, evaluate, suggest, train
+from . import compose, evaluate, generate, suggest, train
 
 app = typer.Typer(
     name="etude",
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (compose, suggest, train, evaluate):
+for module in (compose, suggest, generate, train, evaluate):
     module.register(app)
 
 # The command-line library's own exception for wrong usage, wherever it keeps it.

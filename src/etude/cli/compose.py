@@ -13,7 +13,7 @@ import typer
 from etude.composer import DEFAULT_FORM, DEFAULT_GENRE, DEFAULT_SAMPLING, DEFAULT_TEMPO
 from etude.composer import compose as write_song
 from etude.errors import EtudeError
-from etude.model import load
+from etude.model import load_chords
 from etude.music.arrange import Note, arrange
 from etude.music.chart import MIN_WIDTH, render
 from etude.music.sound import MAX_SECONDS, write_midi, write_wav
@@ -88,7 +88,7 @@ def register(app: typer.Typer) -> None:
         outputs = output or []
         for path in outputs:
             _check_output(path)
-        loaded = load(model)
+        loaded = load_chords(model)
         result = write_song(
             read_prompt_text(prompt),
             loaded,

@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from etude.corpus.songs import read_songs
-from etude.model import load
+from etude.model import load_chords
 from etude.training import evaluation
 
 from .options import JsonOption, print_json
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
         Example: etude eval chords songs.jsonl.gz
         """
-        loaded = load(model)
+        loaded = load_chords(model)
         songs = [song for path in corpus for song in read_songs(path)]
         subjects = {model: loaded.predictor()}
         if baselines:

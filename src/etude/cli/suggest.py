@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from etude.model import load
+from etude.model import load_chords
 
 from .options import (
     JsonOption,
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
         Example: etude suggest "D A Bm F#m" --top 8
         """
-        loaded = load(model)
+        loaded = load_chords(model)
         answer = loaded.suggest(read_prompt_text(prompt), top, read_key(key))
         warn_unfamiliar(answer.unfamiliar, answer.key, [loaded.tokenizer.nearest(c) for c in answer.unfamiliar])
         if as_json:

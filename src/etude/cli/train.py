@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import etude
+from etude.model import TextModel
+from etude.training.micro import METRICS_STEPS, TRAINERS
 from etude.training.recipes import RECIPES
 
 from .options import JsonOption, check_directory, print_json, say
 
 if TYPE_CHECKING:
-    from etude.training.loop import Progress
+    from etude.training.runs import Progress
+
+_SAMPLES = 5
+_LINE_STEPS, _LINE_SECONDS = 100, 5.0
 
 
 def register(app: typer.Typer) -> None:
@@ -22,12 +28,31 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
-        corpus: Annotated[list[Path], typer.Argument(help="Files of songs: .jsonl or .jsonl.gz.")],
+        corpus: Annotated[
+            list[Path],
+            typer.Argument(help="Files of songs (JSON lines), or for micro of text, a document a line; .gz or not."),
+        ],
         output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder, a model directory at its end.")],
-        recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "chords",
+        recipe: Annotated[
+            str | None,
+            typer.Option(
+                help=f"One of {', '.join(RECIPES)}: a chord model, or the smallest GPT on text.",
+                show_default="chords, or the resumed run's",
+            ),
+        ] = None,
+        engine: Annotated[
+            str | None,
+            typer.Option(
+                help=f"What trains micro: one of {', '.join(TRAINERS)}.",
+                show_default="the first that is installed, or the resumed run's",
+            ),
+        ] = None,
         validation: Annotated[
             Path | None,
-            typer.Option(help="Songs to validate on.", show_default="valid.* beside the corpus, or a twentieth of it"),
+            typer.Option(
+                help="What to validate on.",
+                show_default="songs: valid.* beside the corpus, or a twentieth of it; text: nothing",
+            ),
         ] = None,
         steps: Annotated[int | None, typer.Option(help="Optimiser steps.", show_default="the recipe's", min=1)] = None,
         minutes: Annotated[
@@ -43,9 +68,11 @@ def register(app: typer.Typer) -> None:
         ] = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Train a model on songs. Ctrl-C saves; --resume goes on where it was, to the bit.
+        """Train a model on songs or on text. Ctrl-C saves; --resume goes on where it was, to the bit.
 
         Example: etude train songs.jsonl.gz -o my-model --minutes 20
+
+        Example: etude train names.txt --recipe micro -o my-names
         """
         if steps is not None and minutes is not None:
             raise typer.BadParameter("give --steps or --minutes, not both")
@@ -58,18 +85,48 @@ def register(app: typer.Typer) -> None:
             chosen[key] = value
         chosen |= {k: v for k, v in (("steps", steps), ("minutes", minutes), ("seed", seed)) if v is not None}
         with _Progress() as report:
-            best = etude.train(corpus, output, recipe, validation=validation, resume=resume, report=report, **chosen)
-        if as_json:
-            print_json({"directory": str(output), "validation": best})
+            result = etude.train(
+                corpus, output, recipe,
+                engine=engine, validation=validation, resume=resume, report=report, say=say, **chosen,
+            )  # fmt: skip
+        if "top1" not in result:
+            _tell_text(output, result, as_json)
+        elif as_json:
+            print_json({"directory": str(output), "validation": result})
         else:
             say(
-                f"{output}: best at step {best['step']:,}, {best['nats_per_chord']['value']:.4f} nats a chord, "
-                f"top-1 {best['top1']['value']:.1%} on the validation songs"
+                f"{output}: best at step {result['step']:,}, {result['nats_per_chord']['value']:.4f} nats a chord, "
+                f"top-1 {result['top1']['value']:.1%} on the validation songs"
             )
 
 
+def _tell_text(output: Path, result: dict[str, Any], as_json: bool) -> None:
+    """What came of a run on text, with a few samples of the model."""
+    model = etude.load(output)
+    assert isinstance(model, TextModel)
+    samples = [sample.text for sample in model.generate(n=_SAMPLES)]
+    if as_json:
+        print_json({"directory": str(output), **result, "samples": samples})
+        return
+    validation = ""
+    if result["validation"] is not None:
+        nats = result["validation"]["nats_per_token"]
+        error = "" if nats["se"] is None else f" ± {nats['se']:.3f}"
+        validation = f", validation loss {nats['value']:.3f}{error}"
+    say(
+        f"{output}: {result['steps']:,} steps in {_duration(result['seconds'])}, training loss {result['loss']:.2f} "
+        f"(mean of the last {min(METRICS_STEPS, result['steps'])} steps){validation}"
+    )
+    for sample in samples:
+        print(sample)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+
+
 class _Progress:
-    """A bar with loss and time left on a terminal; a line every hundred steps elsewhere."""
+    """A bar with loss and time left on a terminal; elsewhere a line now and then."""
 
     def __enter__(self) -> _Progress:
         from rich.console import Console
@@ -88,6 +145,7 @@ class _Progress:
             self.task = self.bar.add_task("", total=None)
         self.validated = ""
         self.smooth: float | None = None
+        self.step, self.line_step, self.line_time = 0, 0, 0.0
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -95,14 +153,20 @@ class _Progress:
             self.bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        self.smooth = progress.loss if self.smooth is None else 0.98 * self.smooth + 0.02 * progress.loss
+        # A step's own loss jumps about; where several were taken since the last report, it is a mean already.
+        share = 0.02 if progress.step == self.step + 1 else 1.0
+        self.smooth = progress.loss if self.smooth is None else (1 - share) * self.smooth + share * progress.loss
+        self.step = progress.step
         if progress.validation is not None and progress.top1 is not None:
-            self.validated = f"valid {progress.validation:.3f} nats, top-1 {progress.top1:.1%}"
+            self.validated = f"valid {progress.validation:.3f} nats, top-1 {progress.top1:.1%}  "
         minutes, seconds = divmod(round(progress.seconds_left), 60)
-        rate = f"{progress.steps_per_second:.1f} steps/s"
-        text = f"loss {self.smooth:.3f}  {self.validated}  {rate}  {minutes}:{seconds:02d} left"
+        rate = f"{progress.steps_per_second:,.{0 if progress.steps_per_second >= 100 else 1}f} steps/s"
+        text = f"loss {self.smooth:.3f}  {self.validated}{rate}  {minutes}:{seconds:02d} left"
         if self.bar:
             self.bar.update(self.task, total=progress.steps, completed=progress.step, description=text)
-        elif progress.validation is not None or progress.step % 100 == 0 or progress.step in (1, progress.steps):
+            return
+        waited = progress.step >= self.line_step + _LINE_STEPS and time.monotonic() > self.line_time + _LINE_SECONDS
+        if progress.validation is not None or waited or progress.step in (1, progress.steps):
+            self.line_step, self.line_time = progress.step, time.monotonic()
             of = f" / {progress.steps:,}" if progress.steps else ""
             say(f"step {progress.step:,}{of}  {text}")

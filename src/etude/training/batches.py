@@ -12,7 +12,7 @@ from etude.corpus.songs import SongDocument
 from etude.engines.matches import find_matches
 from etude.tokens.chords import GENRES, SECTIONS, ChordTokenizer
 
-from .recipes import Recipe
+from .recipes import ChordRecipe
 
 Ints = NDArray[np.int64]
 IGNORE = -1  # a target that costs nothing: padding, or a chord that cannot be said
@@ -33,7 +33,7 @@ class Batch:
 class SongBatches:
     """Every song once an epoch, in a new order and a new rendering each time."""
 
-    def __init__(self, documents: Sequence[SongDocument], tokenizer: ChordTokenizer, recipe: Recipe) -> None:
+    def __init__(self, documents: Sequence[SongDocument], tokenizer: ChordTokenizer, recipe: ChordRecipe) -> None:
         self.tokenizer, self.recipe = tokenizer, recipe
         self._plain = [encode_plain(document, tokenizer) for document in documents]
         # A song with a chord that cannot be said is shown in the plain form alone, which leaves that chord out.

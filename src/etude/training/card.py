@@ -1,4 +1,4 @@
-"""The model card that travels with a model: data and licences, recipe, seed, measured quality."""
+"""The model card that travels with a model: data, recipe, seed, measured quality."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from etude.corpus.songs import SongDocument
 
-from .recipes import Recipe
+from .recipes import ChordRecipe, MicroRecipe, Recipe
 
 
-def model_card(recipe: Recipe, documents: Sequence[SongDocument], best: dict[str, Any]) -> str:
+def chord_card(recipe: ChordRecipe, documents: Sequence[SongDocument], best: dict[str, Any]) -> str:
     """Markdown. `best` is the validation document of the weights that are kept."""
     songs: dict[tuple[str, str], int] = defaultdict(int)
     changes: dict[tuple[str, str], int] = defaultdict(int)
@@ -24,7 +24,6 @@ def model_card(recipe: Recipe, documents: Sequence[SongDocument], best: dict[str
         f"| {name} | {licence} | {songs[name, licence]:,} | {changes[name, licence]:,} |"
         for name, licence in sorted(songs)
     )
-    settings = "\n".join(f"| `{key}` | {value} |" for key, value in asdict(recipe).items())
     rows = "\n".join(
         f"| {label} | {part['changes']:,} | {_percent(part['top1'])} | {_percent(part['top3'])} | "
         f"{_number(part['nats_per_chord'])} |"
@@ -43,10 +42,30 @@ these are the averaged weights of step {best["step"]:,}, the best of its validat
 |---|---|---|---|
 {sources}
 
-| setting | value |
+{_settings(recipe)}"""
+
+
+def text_card(recipe: MicroRecipe, engine: str, documents: Sequence[str], result: dict[str, Any]) -> str:
+    """Markdown. `result` is what the run returns; times are left out, so that equal runs write equal cards."""
+    characters = sum(map(len, documents))
+    quality = f"| training, mean of the last steps | {result['loss']:.4f} |\n"
+    validation = result["validation"]
+    if validation is not None:
+        quality += f"| validation, {validation['documents']:,} documents | {_number(validation['nats_per_token'])} |\n"
+    return f"""# A small text model
+
+Writes lines like those it was trained on: {len(documents):,} documents, {characters:,} characters. Trained by
+`etude train --recipe {recipe.name} --engine {engine} --seed {recipe.seed}` in {result["steps"]:,} steps.
+
+| loss | nats a token |
 |---|---|
-{settings}
-"""
+{quality}
+{_settings(recipe)}"""
+
+
+def _settings(recipe: Recipe) -> str:
+    rows = "".join(f"| `{key}` | {value} |\n" for key, value in asdict(recipe).items())
+    return f"| setting | value |\n|---|---|\n{rows}"
 
 
 def _percent(measured: dict[str, float | None]) -> str:

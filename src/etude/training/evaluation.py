@@ -3,6 +3,7 @@
 A chord is right when root, quality and bass are. Probabilities are over all chords that the tokenizer can say; one that
 it cannot say counts as wrong and costs ln 10,000 nats. *First* occurrences are changes that, with the two chords before
 them and in any transposition, have not yet come in the song; the others are *repeats*, which copying can get right.
+Text is scored by its tokens, all of them (`score_text`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etude.corpus.songs import SongDocument
+from etude.engines.engine import Engine
 from etude.errors import EtudeError
 from etude.music.theory import Chord
 from etude.tokens.chords import ChordTokenizer
@@ -75,6 +77,25 @@ def score(songs: Iterable[SongDocument], tokenizer: ChordTokenizer, predict: Pre
     return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in Scores.__slots__))
 
 
+def score_text(documents: Sequence[Sequence[int]], engine: Engine, block_size: int) -> dict[str, Any]:
+    """Mean nats a token, with the document as the sampling unit; each document is ids from BOS to BOS, scored in full.
+
+    What is beyond a block is scored in the windows of `windows`.
+    """
+    nats: list[Floats] = []
+    for document in documents:
+        ids, parts = np.array(document), []
+        for start, scored, end in windows(len(ids) - 1, block_size):
+            logits = np.asarray(engine.start_all(ids[start:end].tolist()), np.float64)[scored - start :]  # [t, V]
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            right = shifted[np.arange(len(shifted)), ids[scored + 1 : end + 1]]
+            parts.append(np.log(np.exp(shifted).sum(axis=1)) - right)  # [t]
+        nats.append(np.concatenate(parts))
+    owner = np.repeat(np.arange(len(nats)), [len(each) for each in nats])
+    measured = _mean(np.concatenate(nats), owner)
+    return {"documents": len(nats), "tokens": len(owner), "nats_per_token": measured}
+
+
 def windows(length: int, block_size: int) -> list[tuple[int, int, int]]:
     """Cut `length` inputs into (start, scored from, end): each scored once, with at least half a block of context."""
     if length <= block_size:
@@ -121,8 +142,9 @@ def _columns(scores: Scores, part: NDArray[np.bool_], tops: tuple[int, ...]) -> 
 
 
 def _mean(values: NDArray[Any], songs: Ints) -> dict[str, float | None]:
-    """The mean over changes, and its standard error with the song as the sampling unit (a ratio of two sums; Cochran,
-    Sampling Techniques, 3rd ed., section 2.11): changes of one song are not independent."""
+    """The mean over changes (or tokens), and its standard error with the song (or document) as the sampling unit, as
+    changes of one song are not independent: a ratio of two sums (Cochran, Sampling Techniques, 3rd ed., section 2.11).
+    """
     if len(values) == 0:
         return {"value": None, "se": None}
     mean = float(values.mean())

@@ -1,19 +1,15 @@
-"""The training loop: corpus to model directory, stoppable at any moment and resumable to the bit."""
+"""The training loop of chord models: corpus to model directory, stoppable at any moment and resumable to the bit."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -25,85 +21,42 @@ from torch.nn import functional as F  # noqa: N812
 from etude.corpus.progressions import read_progressions
 from etude.corpus.songs import SongDocument
 from etude.engines.tensor import GPT
-from etude.errors import EtudeError
-from etude.files import atomic_write
 from etude.gpt.config import GPTConfig
 from etude.gpt.directory import NGRAMS, save_model
 from etude.tokens.chords import ChordTokenizer
 
 from . import evaluation
 from .batches import IGNORE, Batch, SongBatches, collate
-from .card import model_card
-from .checkpoint import CheckpointError, load_checkpoint, restore, save_checkpoint
+from .card import chord_card
+from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
 from .optimizers import Muon
-from .recipes import Recipe, RecipeError
+from .recipes import ChordRecipe
+from .runs import CHECKPOINT_SECONDS, Interrupted, Progress, Report, RunFolder, TrainingError, signals
 
-METRICS, RECIPE = "metrics.jsonl", "recipe.json"
-CHECKPOINT_SECONDS = 60.0
 _TIMED_STEPS = 20  # the first steps are slow (caches, allocator); these many after `_SKIPPED_STEPS` set the budget
 _SKIPPED_STEPS = 5
-_UNFITTED_STEPS = 1_000_000  # stands for the steps of a run in minutes until they are known
-
-
-class TrainingError(EtudeError):
-    """A run that cannot go on; the message says why and what is kept."""
-
-
-class Interrupted(EtudeError):  # noqa: N818 - not a fault of the run
-    """The user stopped the run; its checkpoint is written."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        super().__init__(f"stopped after step {step:,}; everything is saved, go on with --resume")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a run tells after every step. Losses in nats a token; `validation` in nats a chord, where there was one;
-    `steps` is None while a run in minutes does not know them yet."""
-
-    step: int
-    steps: int | None
-    loss: float
-    steps_per_second: float
-    seconds_left: float
-    validation: float | None = None
-    top1: float | None = None
-
-
-Report = Callable[[Progress], None]
 
 
 def train(
     documents: Sequence[SongDocument],
     validation: Sequence[SongDocument],
     directory: Path,
-    recipe: Recipe,
+    recipe: ChordRecipe,
     resume: bool = False,
     report: Report = lambda progress: None,
 ) -> dict[str, Any]:
     """Train on `documents`, keep the model that is best on `validation`, return its validation document.
 
     Raises `TrainingError`, `CheckpointError`, `RecipeError`, or `Interrupted` after a signal, with the state saved.
-    To resume, `recipe` must be the one that the run was begun with (see `saved_recipe`).
+    To resume, `recipe` must be the one that the run was begun with (see `runs.saved_recipe`).
     """
-    with _signals() as stopped:
+    with signals() as stopped:
         try:
             return _Run(documents, validation, directory, recipe, resume).go(stopped, report)
         except RuntimeError as error:
             if "alloc" not in str(error):
                 raise
             raise TrainingError("not enough memory for a model or a batch of this size") from error
-
-
-def saved_recipe(directory: Path) -> Recipe:
-    """The recipe of the run in a folder, with its number of steps as fitted. Raises `CheckpointError`."""
-    try:
-        return Recipe(**json.loads((directory / RECIPE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise CheckpointError(f"{directory}: no run to resume; start it without --resume") from None
-    except (OSError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{directory / RECIPE}: not a recipe ({error})") from error
 
 
 class _Run:
@@ -114,25 +67,14 @@ class _Run:
         documents: Sequence[SongDocument],
         validation: Sequence[SongDocument],
         directory: Path,
-        recipe: Recipe,
+        recipe: ChordRecipe,
         resume: bool,
     ) -> None:
         _keep_freed_memory()
         self.directory = directory
         self.validation = validation
-        if resume:
-            tensors, self.state = load_checkpoint(directory)
-            begun = self.state["recipe"]
-            changed = [key for key, value in asdict(recipe).items() if begun.get(key) != value]
-            if changed:
-                raise RecipeError(
-                    f"{directory} was begun with another value of {', '.join(changed)}; resume without it"
-                )
-        elif (directory / RECIPE).exists():
-            raise RecipeError(f"{directory} holds a run already: go on with --resume, or choose another folder")
-        elif recipe.minutes:
-            recipe = replace(recipe, steps=_UNFITTED_STEPS)
-        self.recipe = recipe
+        self.folder = RunFolder(directory, recipe, resume)
+        self.state, self.recipe = self.folder.state, self.folder.recipe
         progressions = read_progressions() if recipe.progressions else []
         self.sources = [*documents, *progressions]
         shown = [*documents, *progressions * recipe.progressions]
@@ -163,25 +105,13 @@ class _Run:
         corpora = [[document.changes for document in side] for side in (documents, validation)]
         fingerprint = hashlib.sha256(repr(corpora).encode()).hexdigest()
         if resume:
-            if self.state["corpus"] != fingerprint:
-                raise CheckpointError(
-                    f"{directory}: was begun on another corpus or validated on another; name the same files, "
-                    "and --validation if it was given"
-                )
-            restore(self._tensors(), tensors, directory)
-            torch.set_rng_state(tensors["random"])
-            if (directory / METRICS).stat().st_size < self.state["metrics_bytes"]:
-                raise CheckpointError(f"{directory / METRICS}: shorter than when the checkpoint was written")
+            self.folder.check_corpus(fingerprint)
+            self._restore()
         else:
             directory.mkdir(parents=True, exist_ok=True)
-            self.state = {"step": 0, "best": None, "metrics_bytes": 0, "corpus": fingerprint, "seconds": 0.0}
-            self.state["fitted"] = not recipe.minutes
+            self.state["best"] = None
             evaluation.fit_ngrams(documents, self.tokenizer).save(directory / NGRAMS)
-            # A folder's metrics are this run's: a line is there once, whatever was stopped when.
-            with atomic_write(directory / METRICS):
-                pass
-            self._save()
-            self._write_recipe()  # last: from here on there is a run to resume
+            self.folder.create(self._arrays(), fingerprint)
 
     def go(self, stopped: Callable[[], bool], report: Report) -> dict[str, Any]:
         saved_at = time.monotonic()
@@ -198,22 +128,22 @@ class _Run:
                 )
             speeds.append(time.monotonic() - began)
             self.state["seconds"] += speeds[-1]
+            self.folder.record([{"step": step, "loss": round(loss, 4)}])
             if not self.state["fitted"] and len(speeds) == _SKIPPED_STEPS + _TIMED_STEPS:
                 self._fit_to_budget(float(np.mean(speeds[_SKIPPED_STEPS:])))
             speed = float(np.mean(speeds[-100:]))  # seconds a step
             left = speed * (self.recipe.steps - step) if self.state["fitted"] else 60 * self.recipe.minutes
             steps = self.recipe.steps if self.state["fitted"] else None
             progress = Progress(step, steps, loss, 1 / speed, left)
-            self._record({"step": step, "loss": round(loss, 4)})
             if step % self.recipe.validate_every == 0 or step == self.recipe.steps:
                 document = self._validate()
                 progress = replace(
                     progress, validation=document["nats_per_chord"]["value"], top1=document["top1"]["value"]
                 )
-                self._record({"step": step, "validation": document})
+                self.folder.record([{"step": step, "validation": document}])
             report(progress)
             if stopped() or step == self.recipe.steps or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                self._save()
+                self.folder.save(self._arrays())
                 saved_at = time.monotonic()
             if stopped() and step < self.recipe.steps:
                 raise Interrupted(step)
@@ -251,10 +181,8 @@ class _Run:
         validation_seconds = time.monotonic() - began
         left = self.recipe.minutes * 60 - self.state["seconds"] - 2 * validation_seconds
         more = int(left / (step_seconds + validation_seconds / self.recipe.validate_every))
-        self.recipe = replace(self.recipe, steps=self.state["step"] + max(1, more))
-        self.state["fitted"] = True
-        self._write_recipe()
-        self._save()
+        self.folder.fit(self.state["step"] + max(1, more), self._arrays())
+        self.recipe = self.folder.recipe
 
     def _validate(self) -> dict[str, Any]:
         """Score the averaged weights on the validation songs; keep the model if it is the best so far."""
@@ -264,7 +192,7 @@ class _Run:
             best = self.state["best"]
             if best is None or document["nats_per_chord"]["value"] < best["nats_per_chord"]["value"]:
                 self.state["best"] = document | {"step": self.state["step"]}
-                card = model_card(self.recipe, self.sources, self.state["best"])
+                card = chord_card(self.recipe, self.sources, self.state["best"])
                 save_model(
                     self.directory, self.model.config, self.model.export(), self.tokenizer, card, self.recipe.weights
                 )
@@ -303,43 +231,21 @@ class _Run:
             tensors |= {f"adam.{key}.{name}": tensor for key, tensor in self.adam.state.get(parameter, {}).items()}
         return tensors | {f"muon.{i}": buffer for i, buffer in enumerate(self.muon.buffers)}
 
-    def _save(self) -> None:
-        with open(self.directory / METRICS, "rb") as file:
-            os.fsync(file.fileno())  # the checkpoint says how long it is
-        self.state["recipe"] = asdict(self.recipe)
-        save_checkpoint(self.directory, self._tensors() | {"random": torch.get_rng_state()}, self.state)
+    def _arrays(self) -> Arrays:
+        """What a checkpoint holds: the tensors, and the random state."""
+        arrays = {name: tensor.detach().numpy() for name, tensor in self._tensors().items()}
+        return arrays | {"random": torch.get_rng_state().numpy()}
 
-    def _write_recipe(self) -> None:
-        with atomic_write(self.directory / RECIPE) as file:
-            file.write((json.dumps(asdict(self.recipe), indent=2) + "\n").encode())
-
-    def _record(self, line: dict[str, Any]) -> None:
-        """Append to the metrics, after cutting off what a run that was killed wrote past its last checkpoint."""
-        with open(self.directory / METRICS, "r+b") as file:
-            file.truncate(self.state["metrics_bytes"])
-            file.seek(0, 2)
-            file.write((json.dumps(line) + "\n").encode())
-            self.state["metrics_bytes"] = file.tell()
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and a polite kill into a question the loop asks between steps; a second one acts at once."""
-    asked: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    previous = {}
-    with suppress(ValueError):  # not in the main thread: the caller's signals stay the caller's
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    def _restore(self) -> None:
+        tensors, arrays = self._tensors(), self.folder.arrays
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        check_fit(arrays, shapes | {"random": tuple(torch.get_rng_state().shape)}, self.directory)
+        if "best" not in self.state or arrays["random"].dtype != np.uint8:
+            raise CheckpointError(f"{self.directory / CHECKPOINT}: damaged; start the run again in another folder")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(torch.from_numpy(arrays[name]))
+        torch.set_rng_state(torch.from_numpy(arrays["random"]))
 
 
 def _keep_freed_memory() -> None:

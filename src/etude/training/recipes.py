@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from etude.errors import EtudeError
 
@@ -15,11 +15,26 @@ class RecipeError(EtudeError):
     """A setting that does not exist or cannot be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """One run's settings; `config.json` in the run's folder gets the sizes, `recipe.json` all of them."""
+def _check(recipe: Recipe, at_least_one: Iterable[str]) -> None:
+    """What holds for every recipe: no number is negative or endless, and some are at least 1."""
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if isinstance(value, (int, float)) and not value >= 0:
+            raise RecipeError(f"{field.name} must not be negative: {value}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"{field.name} must be finite")
+        if isinstance(value, int) and value >= 1 << 63:
+            raise RecipeError(f"{field.name} must be below 2^63")
+    for name in at_least_one:
+        if getattr(recipe, name) < 1:
+            raise RecipeError(f"{name} must be at least 1")
 
-    name: str
+
+@dataclass(frozen=True, slots=True)
+class ChordRecipe:
+    """One run of a chord model; `config.json` in the run's folder gets the sizes, `recipe.json` all of them."""
+
+    name: str = "chords"
     n_layer: int = 4
     n_head: int = 4
     n_embd: int = 192
@@ -63,17 +78,9 @@ class Recipe:
     """How the model directory stores weights: float32 or float16."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, (int, float)) and not value >= 0:
-                raise RecipeError(f"{field.name} must not be negative: {value}")
-        for name in ("n_layer", "n_head", "n_embd", "batch_size", "steps", "validate_every"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} must be at least 1")
+        _check(self, ("n_layer", "n_head", "n_embd", "batch_size", "steps", "validate_every"))
         if self.block_size < 16:
             raise RecipeError(f"block_size must be at least 16, not {self.block_size}")
-        if not math.isfinite(self.minutes) or self.seed >= 1 << 63:
-            raise RecipeError("minutes must be finite and seed below 2^63")
         for name in ("plain_share", "crop_share", "tag_dropout"):
             if getattr(self, name) > 1:
                 raise RecipeError(f"{name} is a share and must be at most 1")
@@ -83,26 +90,54 @@ class Recipe:
         if self.weights not in ("float32", "float16"):
             raise RecipeError(f"weights must be float32 or float16, not {self.weights!r}")
 
-    def with_settings(self, settings: Iterable[str]) -> Recipe:
-        """Apply `key=value` settings. Raises `RecipeError`, with the nearest key where one is unknown."""
-        known = {field.name: type(getattr(self, field.name)) for field in fields(self) if field.name != "name"}
-        changes: dict[str, Any] = {}
-        for setting in settings:
-            key, equals, value = setting.partition("=")
-            if not equals:
-                raise RecipeError(f"--set takes key=value, not {setting!r}")
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-                raise RecipeError(f"recipe {self.name!r} has no setting {key!r}{hint}")
-            try:
-                changes[key] = known[key](value)
-            except ValueError:
-                raise RecipeError(f"{key} takes a {known[key].__name__}, not {value!r}") from None
-        return replace(self, **changes)
+
+@dataclass(frozen=True, slots=True)
+class MicroRecipe:
+    """One run of the smallest GPT on lines of text; with these settings, the reference run."""
+
+    name: str = "micro"
+    n_layer: int = 1
+    n_head: int = 4
+    n_embd: int = 16
+    block_size: int = 16
+    """Longest context in characters; what a document has beyond it is not trained on."""
+    batch_size: int = 1
+    """Documents a step."""
+    steps: int = 1000
+    """Optimiser steps, unless `minutes` sets them."""
+    minutes: float = 0.0
+    """Wall-clock budget; when not 0, `steps` is set from the speed of the first steps."""
+    learning_rate: float = 0.01
+    """Adam's rate, falling linearly to 0."""
+    beta1: float = 0.85
+    """Adam's decay a step of the running mean of gradients."""
+    beta2: float = 0.99
+    """Adam's decay a step of the running mean of squared gradients."""
+    epsilon: float = 1e-8
+    """Added to the root of that mean, so that nothing is divided by 0."""
+    init_std: float = 0.08
+    """Standard deviation of the initial weights."""
+    seed: int = 42
+    """Decides the order of the documents and the initial weights."""
+    precision: str = "float64"
+    """Numbers while training and in the model directory: float64 or float32."""
+
+    def __post_init__(self) -> None:
+        _check(self, ("n_layer", "n_head", "n_embd", "batch_size", "steps"))
+        if self.block_size < 2:
+            raise RecipeError(f"block_size must be at least 2, not {self.block_size}")
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise RecipeError(f"{name} is a decay and must be below 1")
+        if self.epsilon == 0:
+            raise RecipeError("epsilon must be above 0")
+        if self.precision not in ("float64", "float32"):
+            raise RecipeError(f"precision must be float64 or float32, not {self.precision!r}")
 
 
-RECIPES = {"chords": Recipe("chords")}
+Recipe = ChordRecipe | MicroRecipe
+_R = TypeVar("_R", bound=Recipe)
+RECIPES: dict[str, Recipe] = {"chords": ChordRecipe(), "micro": MicroRecipe()}
 
 
 def recipe(name: str) -> Recipe:
@@ -110,3 +145,22 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise RecipeError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def with_settings(recipe: _R, settings: Iterable[str]) -> _R:
+    """Apply `key=value` settings. Raises `RecipeError`, with the nearest key where one is unknown."""
+    known = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe) if field.name != "name"}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes key=value, not {setting!r}")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+            raise RecipeError(f"recipe {recipe.name!r} has no setting {key!r}{hint}")
+        try:
+            changes[key] = known[key](value)
+        except ValueError:
+            raise RecipeError(f"{key} takes a {known[key].__name__}, not {value!r}") from None
+    return replace(recipe, **changes)
