@@ -86,13 +86,12 @@ def train(
         return train_micro(read_documents(paths), kept_apart, directory, chosen, engine, resume, report, say)
 
     from .corpus.songs import read_songs, split_songs
-    from .engines.engine import EngineError, check_engine
+    from .engines.engine import ENGINES, EngineError, check_engine
 
-    if engine not in (None, "tensor"):
-        check_engine(str(engine))
+    if engine in ENGINES and engine != "tensor":
         raise EngineError(f"the recipe {chosen.name} trains in the engine tensor alone, not in {engine}")
     songs, validation_songs = split_songs([song for path in paths for song in read_songs(path)], paths, held_out)
-    check_engine("tensor")
+    check_engine(engine or "tensor")
     from .training.loop import train as train_chords
 
     return train_chords(songs, validation_songs, directory, chosen, resume, report)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etude.engines.array import ArrayEngine
-from etude.engines.engine import Array, EngineError, check_engine, make_engine
+from etude.engines.engine import ENGINES, Array, EngineError, check_engine, make_engine
 from etude.errors import EtudeError
 from etude.gpt.config import GPTConfig
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
@@ -226,9 +226,9 @@ def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:
     model = load_model(path)
     if isinstance(model.tokenizer, CharTokenizer):
         return TextModel(model, model.tokenizer, engine)
-    check_engine(engine)
-    if engine != "array":
+    if engine in ENGINES and engine != "array":
         raise EngineError(f"{name} is a chord model, which runs in the engine array, not in {engine}")
+    check_engine(engine)
     return ChordModel(model, model.tokenizer, path)
 
 

@@ -40,6 +40,9 @@ def test_files_follow_each_other(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / name).write_text(f"{name}1\n{name}2")
     assert read_documents([tmp_path / "b", tmp_path / "a"]) == ["b1", "b2", "a1", "a2"]
+    (tmp_path / "a").write_text("\n")
+    with pytest.raises(CorpusError, match="a: no documents in it"):
+        read_documents([tmp_path / "b", tmp_path / "a"])
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class _Run:
         corpora = [[document.changes for document in side] for side in (documents, validation)]
         fingerprint = hashlib.sha256(repr(corpora).encode()).hexdigest()
         if resume:
-            self.folder.check_corpus(fingerprint)
+            self.folder.go_on(fingerprint)
             self._restore()
         else:
             directory.mkdir(parents=True, exist_ok=True)

@@ -237,7 +237,7 @@ class _Run:
         self.order = Order([len(ids) for ids in shown], recipe.batch_size, recipe.seed)
         fingerprint = _fingerprint(documents, validation)
         if resume:
-            self.folder.check_corpus(fingerprint)
+            self.folder.go_on(fingerprint)
             shapes = {name: array.shape for name, array in self.trainer.state().items()}
             check_fit(self.folder.arrays, shapes, directory)
             self.trainer.restore(self.folder.arrays)

@@ -70,7 +70,7 @@ def saved_recipe(directory: Path) -> Recipe:
 class RunFolder(Generic[R]):
     """A run's folder, and the state that its checkpoint holds beside the arrays: a JSON-able dictionary.
 
-    A new run is `create`d once all of it is ready; a resumed one has `arrays` to restore, after `check_corpus`.
+    A new run is `create`d once all of it is ready; a resumed one has `arrays` to restore, after `go_on`.
     """
 
     def __init__(self, directory: Path, recipe: R, resume: bool) -> None:
@@ -101,8 +101,8 @@ class RunFolder(Generic[R]):
         self.save(arrays)
         self.write_recipe()  # last: from here on there is a run to resume
 
-    def check_corpus(self, corpus: str) -> None:
-        """Raise `CheckpointError` unless a resumed run goes on with what it was begun with."""
+    def go_on(self, corpus: str) -> None:
+        """Begin again with a resumed run. Raises `CheckpointError` unless the corpus is what it was begun with."""
         if self.state["corpus"] != corpus:
             raise CheckpointError(
                 f"{self.directory}: was begun on another corpus or validated on another; name the same files, "
@@ -114,6 +114,7 @@ class RunFolder(Generic[R]):
             raise CheckpointError(f"{self.directory / METRICS}: {error.strerror}; the run cannot go on") from error
         if written < self.state["metrics_bytes"]:
             raise CheckpointError(f"{self.directory / METRICS}: shorter than when the checkpoint was written")
+        self.write_recipe()  # a run that was killed while its steps were set may have the old one
 
     def record(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append to the metrics, after cutting off what a run that was killed wrote past its last checkpoint."""

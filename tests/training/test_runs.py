@@ -1,0 +1,68 @@
+"""What all runs share: a folder that says the same whatever was killed when."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from etude.training.checkpoint import CheckpointError, check_fit
+from etude.training.recipes import MicroRecipe
+from etude.training.runs import RunFolder, saved_recipe
+
+ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array(7, np.int64)}
+
+
+def test_what_was_recorded_after_the_last_checkpoint_is_recorded_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, MicroRecipe(), resume=False)
+    folder.create(ARRAYS, "corpus")
+    folder.record([{"step": 1}])
+    folder.state["step"] = 1
+    folder.save(ARRAYS)
+    folder.record([{"step": 2, "loss": "of a run that was killed here"}])
+    again = RunFolder(tmp_path, MicroRecipe(), resume=True)
+    again.go_on("corpus")
+    assert again.state["step"] == 1
+    assert again.arrays.keys() == ARRAYS.keys()
+    assert all((again.arrays[name] == array).all() for name, array in ARRAYS.items())
+    assert {name: array.shape for name, array in again.arrays.items()} == {"a": (2, 3), "b": ()}
+    again.record([{"step": 2}])
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 1}, {"step": 2}]
+
+
+def test_metrics_that_are_cut_or_gone_are_noticed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, MicroRecipe(), resume=False)
+    folder.create(ARRAYS, "corpus")
+    folder.record([{"step": 1}])
+    folder.save(ARRAYS)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match="shorter than"):
+        RunFolder(tmp_path, MicroRecipe(), resume=True).go_on("corpus")
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(CheckpointError, match="No such file"):
+        RunFolder(tmp_path, MicroRecipe(), resume=True).go_on("corpus")
+
+
+def test_a_run_in_minutes_knows_its_steps_from_the_checkpoint(tmp_path: Path) -> None:
+    """The recipe file is written after the checkpoint; a run killed between the two goes on all the same."""
+    folder = RunFolder(tmp_path, MicroRecipe(minutes=3), resume=False)
+    folder.create(ARRAYS, "corpus")
+    unfitted = (tmp_path / "recipe.json").read_bytes()
+    folder.fit(1234, ARRAYS)
+    (tmp_path / "recipe.json").write_bytes(unfitted)
+    found = saved_recipe(tmp_path)
+    assert found == MicroRecipe(minutes=3, steps=1234)
+    again = RunFolder(tmp_path, found, resume=True)
+    assert again.state["fitted"]
+    again.go_on("corpus")
+    assert json.loads((tmp_path / "recipe.json").read_text())["steps"] == 1234
+
+
+def test_arrays_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    check_fit(ARRAYS, {"a": (2, 3)}, tmp_path)
+    for shapes in ({"a": (3, 2)}, {"c": ()}):
+        with pytest.raises(CheckpointError, match=f"at {next(iter(shapes))}"):
+            check_fit(ARRAYS, shapes, tmp_path)
