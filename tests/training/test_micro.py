@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -249,6 +248,11 @@ def test_how_steps_are_cut_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes(), name
 
 
+def written(path: Path) -> int:
+    """When a file was written, 0 where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     code = (
@@ -261,13 +265,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
         return [sys.executable, "-c", code, str(tmp_path / "names.txt"), str(tmp_path / folder), *more]
 
     subprocess.run(command("whole"), check=True)
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    for wait in (0.0, 0.2, 0.1):
-        begun = ["--resume"] if (tmp_path / "parts" / "recipe.json").exists() else []
-        process = subprocess.Popen(command("parts", *begun))
-        while process.poll() is None and not metrics.exists():
-            time.sleep(0.002)
-        time.sleep(wait)
+    checkpoint, begun = tmp_path / "parts" / "checkpoint.safetensors", tmp_path / "parts" / "recipe.json"
+    for saves in (1, 3, 6):  # killed after so many checkpoints, the first time perhaps before there is a run
+        process = subprocess.Popen(command("parts", *(["--resume"] if begun.exists() else [])))
+        seen = {written(checkpoint)}
+        while process.poll() is None and len(seen) <= saves:
+            seen.add(written(checkpoint))
         process.kill()
         process.wait()
     subprocess.run(command("parts", "--resume"), check=True)
