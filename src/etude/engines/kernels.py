@@ -1,0 +1,198 @@
+"""What both training loops of the `compiled` engine are made of: e^x, matrix products and Adam, for Numba.
+
+The functions have no types: Numba compiles a version for each format of numbers and keeps it beside the source. It
+compiles again when the file of a function changes, but not when that of a function it calls does: after a change
+here, remove `__pycache__`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+EPSILON = 1e-5  # of RMSNorm
+_ALIGNMENT = 64  # bytes of a cache line: Adam took 8 µs instead of 4 where numbers lie across two
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile at the first call. `fastmath`: sums may be taken in another order, which is what vectors do."""
+    compiled: Any
+    try:
+        compiled = numba.njit(function, cache=True, fastmath=True, error_model="numpy", nogil=True)
+    except RuntimeError:  # there is no folder where the compiled code could be kept
+        compiled = numba.njit(function, fastmath=True, error_model="numpy", nogil=True)
+    return cast("F", compiled)
+
+
+class Weights(NamedTuple):
+    """The weights of `micro`, or their gradients: views of one flat array, so that Adam needs one loop.
+
+    What stands in products is stored [in, out] here, the layers stacked.
+    """
+
+    wte: Array  # [V, d]
+    wpe: Array  # [block_size, d]
+    lm_head: Array  # [d, V]
+    c_attn: Array  # [n_layer, d, 3d]
+    attn_proj: Array  # [n_layer, d, d]
+    c_fc: Array  # [n_layer, d, 4d]
+    mlp_proj: Array  # [n_layer, 4d, d]
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros that begin on a cache line."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    array: Array = raw[start : start + size].view(dtype).reshape(shape)
+    return array
+
+
+@intrinsic
+def _as_float(context: Any, bits: Any) -> Any:
+    """The float whose bits these are."""
+    kind = {types.int32: types.float32, types.int64: types.float64}[bits]
+    machine = ir.FloatType() if kind == types.float32 else ir.DoubleType()
+    make: Any = kind
+    return make(bits), lambda _, builder, signature, arguments: builder.bitcast(arguments[0], machine)
+
+
+def exp(x: float) -> float:
+    """e^x for x <= 0: 2^n e^r with |r| <= ln(2) / 2, and e^r by its Taylor series to the last digit.
+
+    The C library's is a call for each number; this one is arithmetic, so that loops over it become vector loops.
+    """
+    return math.exp(x)
+
+
+@overload(exp, inline="always")
+def _exp_for(x: Any) -> Any:
+    log2e = 1 / math.log(2)
+    if x == types.float32:
+        c = tuple(np.float32(1 / math.factorial(k)) for k in range(7))
+        scale, lowest = np.float32(log2e), np.float32(-87)
+        high, low = np.float32(0.693359375), np.float32(-2.12194440e-4)  # ln 2, so parted that n * high is exact
+        bias, mantissa = np.int32(127), np.int32(23)
+
+        def exp32(x: Any) -> Any:
+            x = max(x, lowest)
+            n = np.rint(x * scale)
+            r = x - n * high - n * low
+            e = c[0] + r * (c[1] + r * (c[2] + r * (c[3] + r * (c[4] + r * (c[5] + r * c[6])))))
+            return e * _as_float(np.int32((np.int32(n) + bias) << mantissa))  # type: ignore[call-arg]
+
+        return exp32
+    d = tuple(1 / math.factorial(k) for k in range(14))
+    high64, low64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+
+    def exp64(x: Any) -> Any:
+        x = max(x, -700.0)
+        n = np.rint(x * log2e)
+        r = x - n * high64 - n * low64
+        e = d[7] + r * (d[8] + r * (d[9] + r * (d[10] + r * (d[11] + r * (d[12] + r * d[13])))))
+        e = d[0] + r * (d[1] + r * (d[2] + r * (d[3] + r * (d[4] + r * (d[5] + r * (d[6] + r * e))))))
+        return e * _as_float((np.int64(n) + 1023) << 52)  # type: ignore[call-arg]
+
+    return exp64
+
+
+@kernel
+def matmul(a: Array, b: Array, c: Array, columns: int) -> None:
+    """c [R, N] += a [R, K] @ b [K, N] for N = columns; b and c may have more, and their rows must be contiguous.
+
+    Four rows and four columns of a at a time: sixteen multiplications for every eight numbers that are read.
+    """
+    rows, inner = a.shape
+    for r in range(0, rows - 3, 4):
+        for k in range(0, inner - 3, 4):
+            a00, a01, a02, a03 = a[r, k], a[r, k + 1], a[r, k + 2], a[r, k + 3]
+            a10, a11, a12, a13 = a[r + 1, k], a[r + 1, k + 1], a[r + 1, k + 2], a[r + 1, k + 3]
+            a20, a21, a22, a23 = a[r + 2, k], a[r + 2, k + 1], a[r + 2, k + 2], a[r + 2, k + 3]
+            a30, a31, a32, a33 = a[r + 3, k], a[r + 3, k + 1], a[r + 3, k + 2], a[r + 3, k + 3]
+            for j in range(columns):
+                b0, b1, b2, b3 = b[k, j], b[k + 1, j], b[k + 2, j], b[k + 3, j]
+                c[r, j] += a00 * b0 + a01 * b1 + a02 * b2 + a03 * b3
+                c[r + 1, j] += a10 * b0 + a11 * b1 + a12 * b2 + a13 * b3
+                c[r + 2, j] += a20 * b0 + a21 * b1 + a22 * b2 + a23 * b3
+                c[r + 3, j] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
+        for k in range(inner - inner % 4, inner):
+            a00, a10, a20, a30 = a[r, k], a[r + 1, k], a[r + 2, k], a[r + 3, k]
+            for j in range(columns):
+                c[r, j] += a00 * b[k, j]
+                c[r + 1, j] += a10 * b[k, j]
+                c[r + 2, j] += a20 * b[k, j]
+                c[r + 3, j] += a30 * b[k, j]
+    for r in range(rows - rows % 4, rows):
+        for k in range(0, inner - 3, 4):
+            a00, a01, a02, a03 = a[r, k], a[r, k + 1], a[r, k + 2], a[r, k + 3]
+            for j in range(columns):
+                c[r, j] += a00 * b[k, j] + a01 * b[k + 1, j] + a02 * b[k + 2, j] + a03 * b[k + 3, j]
+        for k in range(inner - inner % 4, inner):
+            a00 = a[r, k]
+            for j in range(columns):
+                c[r, j] += a00 * b[k, j]
+
+
+@kernel
+def matmul_transposed(a: Array, b: Array, c: Array, columns: int) -> None:
+    """c [R, K] = a [R, N] @ b.T [N, K] for N = columns; as in `matmul`, the rows of a and b must be contiguous."""
+    rows, inner = len(a), len(b)
+    zero = c.dtype.type(0)
+    for r in range(0, rows - 3, 4):
+        for k in range(0, inner - 3, 4):
+            c00 = c01 = c02 = c03 = c10 = c11 = c12 = c13 = zero
+            c20 = c21 = c22 = c23 = c30 = c31 = c32 = c33 = zero
+            for j in range(columns):
+                a0, a1, a2, a3 = a[r, j], a[r + 1, j], a[r + 2, j], a[r + 3, j]
+                b0, b1, b2, b3 = b[k, j], b[k + 1, j], b[k + 2, j], b[k + 3, j]
+                c00, c01, c02, c03 = c00 + a0 * b0, c01 + a0 * b1, c02 + a0 * b2, c03 + a0 * b3
+                c10, c11, c12, c13 = c10 + a1 * b0, c11 + a1 * b1, c12 + a1 * b2, c13 + a1 * b3
+                c20, c21, c22, c23 = c20 + a2 * b0, c21 + a2 * b1, c22 + a2 * b2, c23 + a2 * b3
+                c30, c31, c32, c33 = c30 + a3 * b0, c31 + a3 * b1, c32 + a3 * b2, c33 + a3 * b3
+            c[r, k], c[r, k + 1], c[r, k + 2], c[r, k + 3] = c00, c01, c02, c03
+            c[r + 1, k], c[r + 1, k + 1], c[r + 1, k + 2], c[r + 1, k + 3] = c10, c11, c12, c13
+            c[r + 2, k], c[r + 2, k + 1], c[r + 2, k + 2], c[r + 2, k + 3] = c20, c21, c22, c23
+            c[r + 3, k], c[r + 3, k + 1], c[r + 3, k + 2], c[r + 3, k + 3] = c30, c31, c32, c33
+    for r in range(rows):
+        for k in range(inner - inner % 4 if r < rows - rows % 4 else 0, inner):
+            c00 = zero
+            for j in range(columns):
+                c00 += a[r, j] * b[k, j]
+            c[r, k] = c00
+
+
+@kernel
+def adam(
+    weights: Array,
+    gradient: Array,
+    moments: Array,
+    rates: tuple[float, float, float, float],
+    step: int,
+    steps: int,
+) -> None:
+    """Step `step` of `steps`, counted from 0, on flat arrays [P]; moments is [2, P].
+
+    `rates` are the learning rate, which falls linearly to 0, the two betas and epsilon (Kingma and Ba 2015).
+    """
+    number = weights.dtype.type
+    learning_rate, beta1, beta2, epsilon = rates
+    # Both corrections of the moments' beginning at zero are taken out of the loop.
+    rate = number(learning_rate * (1 - step / steps) / (1 - beta1 ** (step + 1)))
+    correction = number(1 / math.sqrt(1 - beta2 ** (step + 1)))
+    forget1, forget2, small = number(1 - beta1), number(1 - beta2), number(epsilon)
+    first, second = moments[0], moments[1]
+    for i in range(weights.size):
+        first[i] += forget1 * (gradient[i] - first[i])
+        second[i] += forget2 * (gradient[i] * gradient[i] - second[i])
+        weights[i] -= rate * first[i] / (np.sqrt(second[i]) * correction + small)
