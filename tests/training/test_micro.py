@@ -56,7 +56,7 @@ def make_trainer(engine: str, documents: Sequence[Sequence[int]], **settings: An
         "epsilon": 1e-8, "say": lambda message: None,
     } | settings  # fmt: skip
     weights = {name: np.array(rows) for name, rows in drawn.items()}
-    return micro._make_trainer(engine)(config, weights, documents, **options)
+    return micro.trainer_class(engine)(config, weights, documents, **options)
 
 
 DOCUMENTS = [[6, 0, 1, 2, 6], [6, 3, 6], [6, 4, 5, 0, 1, 2], [6, 2, 2, 6]]

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -204,37 +205,17 @@ class _Run:
         self.state = self.folder.state
         self.engine = self._choose_engine(engine, resume, say)
         recipe = self.folder.recipe
-        rng = random.Random(recipe.seed)
-        self.documents = list(documents)
-        rng.shuffle(self.documents)
-        self.tokenizer = CharTokenizer.train(self.documents)
+        beginning = begin(documents, recipe)
+        self.documents, self.tokenizer, self.config = beginning.documents, beginning.tokenizer, beginning.config
         self.validation = None if validation is None else [self.tokenizer.document(text) for text in validation]
-        self.config = GPTConfig(
-            "micro", self.tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, recipe.n_embd
-        )
-        drawn = initial_weights(
-            rng, self.tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_embd, recipe.init_std
-        )
-        shown = [self.tokenizer.document(text)[: recipe.block_size + 1] for text in self.documents]
-        long = sum(len(text) > recipe.block_size for text in self.documents)
+        long = sum(len(text) > recipe.block_size for text in documents)
         if long:
             say(
-                f"note: {long:,} of {len(shown):,} documents are longer than the block of {recipe.block_size} "
+                f"note: {long:,} of {len(documents):,} documents are longer than the block of {recipe.block_size} "
                 "characters; what is beyond is not trained on (--set block_size=...)"
             )
-        self.trainer = _make_trainer(self.engine)(
-            self.config,
-            {name: np.array(rows) for name, rows in drawn.items()},
-            shown,
-            batch_size=recipe.batch_size,
-            precision=recipe.precision,
-            learning_rate=recipe.learning_rate,
-            beta1=recipe.beta1,
-            beta2=recipe.beta2,
-            epsilon=recipe.epsilon,
-            say=say,
-        )
-        self.order = Order([len(ids) for ids in shown], recipe.batch_size, recipe.seed)
+        self.trainer = make_trainer(self.engine, beginning, recipe, say)
+        self.order = Order([len(ids) for ids in beginning.ids], recipe.batch_size, recipe.seed)
         fingerprint = _fingerprint(documents, validation)
         if resume:
             self.folder.go_on(fingerprint)
@@ -343,7 +324,54 @@ class _Run:
         return result
 
 
-def _make_trainer(engine: str) -> Callable[..., Trainer]:
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What every engine's run starts from. `rng` stands where the reference run goes on to draw its samples."""
+
+    rng: random.Random
+    documents: list[str]  # shuffled
+    ids: list[list[int]]  # the same from BOS to BOS, at most block_size + 1
+    tokenizer: CharTokenizer
+    config: GPTConfig
+    weights: dict[str, NDArray[np.float64]]
+
+
+def begin(documents: Sequence[str], recipe: MicroRecipe) -> Beginning:
+    """Shuffle the documents, make the tokenizer and draw the initial weights, in the reference's order."""
+    rng = random.Random(recipe.seed)
+    shuffled = list(documents)
+    rng.shuffle(shuffled)
+    tokenizer = CharTokenizer.train(shuffled)
+    sizes = (tokenizer.vocab_size, recipe.block_size, recipe.n_layer)
+    drawn = initial_weights(rng, *sizes, recipe.n_embd, recipe.init_std)
+    return Beginning(
+        rng,
+        shuffled,
+        [tokenizer.document(text)[: recipe.block_size + 1] for text in shuffled],
+        tokenizer,
+        GPTConfig("micro", *sizes, recipe.n_head, recipe.n_embd),
+        {name: np.array(rows) for name, rows in drawn.items()},
+    )
+
+
+def make_trainer(engine: str, beginning: Beginning, recipe: MicroRecipe, say: Say = lambda message: None) -> Trainer:
+    """The engine's trainer with the recipe's settings."""
+    return trainer_class(engine)(
+        beginning.config,
+        beginning.weights,
+        beginning.ids,
+        batch_size=recipe.batch_size,
+        precision=recipe.precision,
+        learning_rate=recipe.learning_rate,
+        beta1=recipe.beta1,
+        beta2=recipe.beta2,
+        epsilon=recipe.epsilon,
+        say=say,
+    )
+
+
+def trainer_class(engine: str) -> Callable[..., Trainer]:
+    """The class, called as `Trainer` says."""
     if engine == "compiled":
         from etude.engines.compiled import CompiledTrainer
 

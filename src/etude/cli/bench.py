@@ -1,0 +1,51 @@
+"""`etude bench`: this project measured on this machine, beside its peers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.bench import micro
+from etude.bench.machine import machine, names_file
+
+from .options import JsonOption, print_json, say
+
+BENCHES = {"micro": micro.bench}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command()
+    def bench(
+        name: Annotated[str, typer.Argument(help=f"What to measure: {', '.join(BENCHES)}.")],
+        corpus: Annotated[
+            Path | None,
+            typer.Argument(help="A text file, a document a line.", show_default="names.txt here or in ../shared/data"),
+        ] = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Measure speed and quality. Leave the machine alone meanwhile: what else runs is measured too.
+
+        Example: etude bench micro names.txt
+        """
+        if name not in BENCHES:
+            raise typer.BadParameter(f"no bench {name!r}; known: {', '.join(BENCHES)}")
+        rows = BENCHES[name](names_file(corpus), say)
+        if as_json:
+            print_json({"bench": name, "machine": machine(), "rows": rows})
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=SIMPLE_HEAD, title=f"bench {name} on {machine()['processor']}")
+        table.add_column("subject", style="bold")
+        table.add_column("metric")
+        table.add_column("value", justify="right")
+        table.add_column("unit")
+        for row in rows:
+            table.add_row(row["subject"], row["metric"], f"{row['value']:,.4g}", row["unit"])
+        Console().print(table)
