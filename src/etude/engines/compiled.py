@@ -374,10 +374,10 @@ class CompiledEngine:
         return last
 
     def _add(self, ids: Sequence[int]) -> NDArray[Any]:
+        if not len(ids) or not all(0 <= token < self.config.vocab_size for token in ids):
+            raise ValueError(f"token ids must be 0 to {self.config.vocab_size - 1}, and one at least")
         start = len(self._ids)
         self._ids = np.concatenate([self._ids, np.asarray(ids, np.int64)])
-        if not len(ids) or self._ids.min() < 0 or self._ids.max() >= self.config.vocab_size:
-            raise ValueError(f"token ids must be 0 to {self.config.vocab_size - 1}, one at least")
         return forward(self._weights, self._room, self._ids, start)[: len(ids)].copy()
 
 

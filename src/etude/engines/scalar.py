@@ -74,7 +74,7 @@ class Value:
         made = [value for value in history if value.inputs]
         for value in made:
             value.grad = 0.0
-        self.grad = 1.0
+        self.grad += 1.0
         # A number is younger than its inputs: going from young to old, each grad is complete before it is passed on.
         for value in sorted(made, key=attrgetter("age"), reverse=True):
             for input, slope in zip(value.inputs, value.slopes, strict=True):
