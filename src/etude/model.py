@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -186,17 +186,19 @@ class TextModel:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
+        say: Callable[[str], None] = lambda message: None,
     ) -> list[Sample]:
         """`n` texts that begin with `prompt`, each going on for at most `max_tokens` (default: a block) to its end.
 
-        Sample i does not depend on `n`. Raises `TokenizerError` for a prompt of unknown characters.
+        Sample i does not depend on `n`; `say` tells what takes long. Raises `TokenizerError` for a prompt with characters
+        that the model does not know.
         """
         most = self.config.block_size if max_tokens is None else max_tokens
         if n < 0 or most < 0:
             raise EtudeError(f"n and max_tokens must be 0 or more, not {n} and {most}")
         sampling, bos = sampling or Sampling(), self.tokenizer.bos_id
         ids = [bos, *self.tokenizer.encode(prompt)]
-        engine = make_engine(self.engine_name, self.config, self._weights)
+        engine = make_engine(self.engine_name, self.config, self._weights, say)
         samples = []
         for index in range(n):
             rng, tokens, logprob = np.random.default_rng((seed, index)), list[int](), 0.0

@@ -20,6 +20,7 @@ from etude.corpus.text import read_documents
 from etude.engines.engine import is_installed, make_engine
 from etude.engines.scalar import GPT, sample
 from etude.errors import EtudeError
+from etude.files import atomic_write
 from etude.gpt.config import parameter_shapes
 from etude.training.micro import TRAINERS, Order, begin, make_trainer
 from etude.training.recipes import MicroRecipe
@@ -110,7 +111,8 @@ def run(engine: str, corpus: Path, steps: int, report: Callable[[int, str], None
         report(len(losses), f"loss {losses[-1]:.4f}")
         count = max(1, int(count * _MOMENT / max(lap, 1e-6)))
     state = trainer.state()
-    model = make_engine(engine, config, {name: state[f"weights.{name}"] for name in parameter_shapes(config)})
+    trained = {name: state[f"weights.{name}"] for name in parameter_shapes(config)}
+    model = make_engine(engine, config, trained, lambda remark: report(steps, remark))
     sampled = SimpleNamespace(start=model.start, step=model.step, block_size=config.block_size)
     names = [tokenizer.decode(sample(cast("GPT", sampled), beginning.rng, tokenizer.bos_id)) for _ in range(SAMPLES)]
     return {"seconds": seconds, "losses": losses, "names": names}
@@ -136,15 +138,11 @@ def plot(laps: Sequence[Lap], path: Path) -> None:
     axes.set_xlim(1, 60 * max(lap.microseconds_per_step for lap in laps))
     axes.invert_yaxis()
     axes.set_xlabel("microseconds a training step (logarithmic)")
-    axes.set_title("The smallest GPT, the same 4,192 numbers learnt, engine by engine", fontsize=11)
+    axes.set_title(f"The same {len(laps[0].losses):,} training steps of the smallest GPT in every engine", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    with mpl.rc_context({"svg.hashsalt": "etude"}):
-        from etude.files import atomic_write
-
-        with atomic_write(path) as file:
-            figure.savefig(
-                file, format=path.suffix[1:] or "svg", metadata={"Date": None} if path.suffix == ".svg" else {}
-            )
+    dateless = {"Date": None} if path.suffix == ".svg" else {"CreationDate": None} if path.suffix == ".pdf" else {}
+    with mpl.rc_context({"svg.hashsalt": "etude", "svg.fonttype": "none"}), atomic_write(path) as file:
+        figure.savefig(file, format=path.suffix[1:], metadata=dateless)
     plt.close(figure)
 
 

@@ -20,6 +20,7 @@ from .options import (
     print_json,
     read_prompt_text,
     read_sampling,
+    say,
 )
 
 _CHORDS = 8  # changes of a chord model, unless it is told
@@ -62,7 +63,7 @@ def register(app: typer.Typer) -> None:
         text = read_prompt_text(prompt)
         if isinstance(loaded, TextModel):
             text = text.removesuffix("\n") if prompt == "-" else text
-            samples = loaded.generate(text, n, max_tokens, sampling, seed)
+            samples = loaded.generate(text, n, max_tokens, sampling, seed, say)
         else:
             samples = loaded.samples(text, n, _CHORDS if max_tokens is None else max_tokens, sampling, seed)
         if as_json:

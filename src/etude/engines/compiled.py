@@ -324,7 +324,7 @@ class CompiledTrainer:
         losses = np.zeros(len(order))
         data = (self.rates, self.tokens, self.starts)
         state = (self._weights, self._gradients, self._flat, self._moments, self._room)
-        with _announced(self.say):
+        with announced(self.say):
             if self.batch_size == 1:
                 train(*state, *data, np.ascontiguousarray(order[:, 0]), first_step, total_steps, losses)
             else:
@@ -347,7 +347,9 @@ class CompiledTrainer:
 class CompiledEngine:
     """`micro` with a cache, a token at a time. As the other engines, a full block goes on with its newest half."""
 
-    def __init__(self, config: GPTConfig, weights: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self, config: GPTConfig, weights: Mapping[str, NDArray[Any]], say: Callable[[str], None] = lambda message: None
+    ) -> None:
         dtype = next(iter(weights.values())).dtype
         self.config = config
         self._weights, named = parts(config, aligned((_size(config),), dtype))
@@ -355,6 +357,8 @@ class CompiledEngine:
             named[name][:] = value
         self._room = room(config, dtype)
         self._ids = np.zeros(0, np.int64)
+        with announced(say):
+            forward(self._weights, self._room, np.zeros(1, np.int64), 0)
 
     def start(self, prompt: Sequence[int]) -> NDArray[Any]:
         """Forget everything, read `prompt` (one token at least), return the logits [V] of the token after it."""
@@ -382,7 +386,7 @@ class CompiledEngine:
 
 
 @contextmanager
-def _announced(say: Callable[[str], None]) -> Iterator[None]:
+def announced(say: Callable[[str], None]) -> Iterator[None]:
     """Say so where something is compiled; what is kept on disk is loaded without a word."""
     said: list[bool] = []
 
@@ -390,7 +394,7 @@ def _announced(say: Callable[[str], None]) -> Iterator[None]:
         def on_start(self, _: event.Event) -> None:
             if not said:
                 said.append(True)
-                say("compiling, about 20 seconds, this once; later runs begin at once")
+                say("compiling, up to half a minute, this once; later runs begin at once")
 
         def on_end(self, _: event.Event) -> None:
             pass

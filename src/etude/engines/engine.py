@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -59,15 +59,17 @@ def check_engine(name: str, architecture: Architecture | None = None) -> None:
         raise EngineError(f"the engine {name} needs {needed}: pip install 'etude[{extra}]'")
 
 
-def make_engine(name: str, config: GPTConfig, weights: Mapping[str, Array]) -> Engine:
-    """A new engine with these weights and an empty context. Raises `EngineError`."""
+def make_engine(
+    name: str, config: GPTConfig, weights: Mapping[str, Array], say: Callable[[str], None] = lambda message: None
+) -> Engine:
+    """A new engine with these weights and an empty context; `say` tells what takes long. Raises `EngineError`."""
     check_engine(name, config.architecture)
     if name == "scalar":
         return _ScalarEngine(config, weights)
     if name == "compiled":
         from .compiled import CompiledEngine
 
-        return CompiledEngine(config, weights)
+        return CompiledEngine(config, weights, say)
     if name == "tensor":
         from .tensor_micro import TensorEngine
 
