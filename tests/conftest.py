@@ -61,3 +61,12 @@ def shared_chords() -> Path:
     if not path.is_dir():
         pytest.skip(f"the song collection is not beside the checkout ({path.name} in ../shared/data)")
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_names() -> Path:
+    """The 32,033 names of the reference run."""
+    path = SHARED / "data" / "names.txt"
+    if not path.is_file():
+        pytest.skip("names.txt is not beside the checkout (in ../shared/data)")
+    return path
