@@ -190,7 +190,7 @@ class TextModel:
     ) -> list[Sample]:
         """`n` texts that begin with `prompt`, each going on for at most `max_tokens` (default: a block) to its end.
 
-        Sample i does not depend on `n`; `say` tells what takes long. Raises `TokenizerError` for a prompt with characters
+        Sample i does not depend on `n`; `say` tells what takes long. Raises `TokenizerError` for a prompt of characters
         that the model does not know.
         """
         most = self.config.block_size if max_tokens is None else max_tokens
