@@ -85,13 +85,17 @@ def _print_table(laps: list[Lap]) -> None:
             lap.engine,
             duration(lap.seconds),
             duration(1e-6 * lap.microseconds_per_step),
-            f"{first.seconds / lap.seconds:,.3g} times" if lap is not first else "",
+            "" if lap is first else _times(first.seconds / lap.seconds),
             duration(lap.process_seconds),
             _same(lap.same_losses(first), lap is first),
             _same(lap.names == first.names, lap is first),
         )
     Console().print(table)
     print(f"the last loss is {first.losses[-1]:.4f}; the first names are {', '.join(first.names[:5])}")
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
 
 
 def _same(same: bool, is_first: bool) -> str:
@@ -131,5 +135,6 @@ class _Progress:
                 self.task = self.bar.add_task("", total=self.steps, engine=engine)
             self.bar.update(self.task, completed=done, description=remark)
         elif engine != self.engine or done in (0, self.steps):
-            say(f"{engine}: {done:,} / {self.steps:,} steps, {remark}" if done else f"{engine}: {remark}")
+            told = remark.startswith("loss")
+            say(f"{engine}: {done:,} / {self.steps:,} steps, {remark}" if told else f"{engine}: {remark}")
         self.engine = engine
