@@ -197,13 +197,9 @@ def test_a_run_makes_a_model_directory(tmp_path: Path, engine: str) -> None:
     ]  # isabella and charlotte
 
 
-def test_the_default_run_begins_as_the_reference(tmp_path: Path) -> None:
+def test_the_default_run_begins_as_the_reference(tmp_path: Path, engine: str, shared_names: Path) -> None:
     """The reference shuffles first and draws the weights after, from one stream; its first losses are known."""
-    path = Path(__file__).parents[3] / "shared" / "data" / "names.txt"
-    if not path.is_file():
-        pytest.skip("names.txt is not beside the checkout (in ../shared/data)")
-    names = [line.strip() for line in path.read_text().splitlines()]
-    engine = next(name for name in ("tensor", "scalar") if is_installed(name))
+    names = [line.strip() for line in shared_names.read_text().splitlines()]
     with pytest.raises(Interrupted):
         train(names, None, tmp_path / "run", MicroRecipe(), engine, False, stop_at(10))
     losses = load_checkpoint(tmp_path / "run")[1]["losses"]
