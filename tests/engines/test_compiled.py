@@ -169,19 +169,20 @@ def test_gradients_of_many_documents_equal_scalars(
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_weights_so_large_that_shares_are_all_or_nothing(batch_size: int) -> None:
-    documents = some_documents(3)
-    weights = {name: 40 * np.array(rows) for name, rows in drawn(SMALL).items()}
-    lists = {name: rows.tolist() for name, rows in weights.items()}
-    row = np.arange(batch_size)
-    loss = GPT(lists, SMALL.n_head).loss([documents[number] for number in row]).data
-    assert loss > 100
-    ours = CompiledTrainer(SMALL, weights, documents, batch_size=batch_size, precision="float64", **RATES)
-    assert ours.run(row[None], 0, 10)[0] == pytest.approx(loss, rel=1e-9)
-    assert all(np.isfinite(array).all() for array in ours.state().values())
-    weights["lm_head"] = np.tile(1e4 * weights["lm_head"][:1], (SMALL.vocab_size, 1))  # no token likelier than another
-    ours = CompiledTrainer(SMALL, weights, documents, batch_size=batch_size, precision="float64", **RATES)
-    assert ours.run(row[None], 0, 10)[0] == pytest.approx(math.log(SMALL.vocab_size), rel=1e-9)
+def test_numbers_beyond_the_range_of_exp(batch_size: int) -> None:
+    """What is largest is taken away first, wherever it stands: among scores up to the block's end, and among logits."""
+    rng, config = random.Random(0), CONFIGS[2]  # here the last token's largest score is at times the first's, by 1,000
+    documents = [[BOS, *(rng.randrange(BOS) for _ in range(8)), BOS] for _ in range(15)]
+    rows = np.arange(15).reshape(-1, batch_size)
+    large = {name: 40 * np.array(weights) for name, weights in drawn(config).items()}
+    below = large | {"lm_head": np.tile(100 * large["lm_head"][:1], (config.vocab_size, 1))}  # no token is likelier
+    for weights in (large, below):
+        model = GPT({name: array.tolist() for name, array in weights.items()}, config.n_head)
+        losses = [model.loss([documents[number] for number in row]).data for row in rows]
+        ours = CompiledTrainer(
+            config, weights, documents, batch_size=batch_size, precision="float64", **RATES | {"learning_rate": 0.0}
+        )
+        assert ours.run(rows, 0, 30).tolist() == pytest.approx(losses, rel=1e-7)
 
 
 # Steps
