@@ -1,24 +1,37 @@
 """What a GPT is made of: its sizes, and from them the name and shape of every parameter.
 
-All engines use these names; they are nanoGPT's and Hugging Face's where those have one.
+All engines use these names; they are nanoGPT's and Hugging Face's where those have one. A `gpt2` model keeps Hugging
+Face's own configuration document and parameter names, so that its directory is theirs as well as ours.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from etude.errors import EtudeError
 
-Architecture = Literal["micro", "modern"]
+Architecture = Literal["micro", "gpt2", "modern"]
 
 # `modern` looks up how the context went on after the longest earlier occurrences of what it ends with: this many
 # different continuations, with match lengths counted up to this one.
 N_MATCH = 2
 MAX_MATCH = 12
 
-
 _LARGEST = {"vocab_size": 1 << 20, "block_size": 1 << 20, "n_layer": 1 << 10, "n_head": 1 << 10, "n_embd": 1 << 16}
+
+# What a `gpt2` document of Hugging Face may say, with its default, and the values with which it is GPT-2 as OpenAI
+# released it, the one that the engines compute. (`transformers.GPT2Config`; the two GELUs are the same tanh formula.)
+_COMPUTED: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "activation_function": ("gelu_new", ("gelu_new", "gelu_pytorch_tanh")),
+    "scale_attn_weights": (True, (True,)),
+    "scale_attn_by_inverse_layer_idx": (False, (False,)),
+    "reorder_and_upcast_attn": (False, (False,)),
+    "add_cross_attention": (False, (False,)),
+    "is_encoder_decoder": (False, (False,)),
+    "quantization_config": (None, (None,)),
+}
 
 
 class ConfigError(EtudeError):
@@ -38,6 +51,14 @@ class GPTConfig:
     n_head: int
     n_embd: int
     """Width of the residual stream; a multiple of `n_head`."""
+    layer_norm_epsilon: float = 1e-5
+    """Only `gpt2`, as are all below: what LayerNorm adds to the variance."""
+    tie_word_embeddings: bool = True
+    """Whether the head is the table of token embeddings, or a matrix of its own."""
+    bos_token_id: int | None = None
+    """Stands before a text; the whole prompt where that is empty."""
+    eos_token_id: int | None = None
+    """Ends a text."""
 
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
@@ -50,29 +71,127 @@ class GPTConfig:
             raise ConfigError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
         if self.architecture == "modern" and self.head_size % 2:
             raise ConfigError(f"rotary positions need an even head size, not {self.head_size}")
+        epsilon = self.layer_norm_epsilon
+        if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+            raise ConfigError(f"layer_norm_epsilon must be a number between 0 and 1, not {epsilon!r}")
+        if not isinstance(self.tie_word_embeddings, bool):
+            raise ConfigError(f"tie_word_embeddings must be true or false, not {self.tie_word_embeddings!r}")
+        for name in ("bos_token_id", "eos_token_id"):
+            token = getattr(self, name)
+            if token is not None and (type(token) is not int or not 0 <= token < self.vocab_size):
+                raise ConfigError(f"{name} must be a token id below {self.vocab_size:,}, not {token!r}")
 
     @property
     def head_size(self) -> int:
         return self.n_embd // self.n_head
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The document of `config.json`; for `gpt2` it is one that `transformers` reads."""
+        if self.architecture != "gpt2":
+            return {name: getattr(self, name) for name in ("architecture", *_LARGEST)}
+        return {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            "vocab_size": self.vocab_size,
+            "n_positions": self.block_size,
+            "n_ctx": self.block_size,
+            "n_layer": self.n_layer,
+            "n_head": self.n_head,
+            "n_embd": self.n_embd,
+            "n_inner": None,
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_id,
+        }
 
     @staticmethod
     def from_dict(document: dict[str, Any]) -> GPTConfig:
-        names = [field.name for field in fields(GPTConfig)]
-        missing = [name for name in names if name not in document]
-        if missing:
-            raise ConfigError(f"missing: {', '.join(missing)}")
+        """Read what `to_dict` wrote, or a `gpt2` document of Hugging Face. Raises `ConfigError`."""
+        if "model_type" in document:
+            return _from_hugging_face(document)
+        names = ("architecture", *_LARGEST)
+        _require(document, names)
         return GPTConfig(**{name: document[name] for name in names})
 
 
-def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter. A matrix is stored [out, in] and used as `x @ W.T`; `c_attn` stacks q, k, v.
+def _require(document: dict[str, Any], names: Iterable[str]) -> None:
+    missing = [name for name in names if name not in document]
+    if missing:
+        raise ConfigError(f"missing: {', '.join(missing)}")
 
-    The order is that of `micro`'s initial random draws.
+
+def _from_hugging_face(document: dict[str, Any]) -> GPTConfig:
+    """A `gpt2` document as `transformers` writes it. What would need other formulas is refused, not ignored."""
+    if document["model_type"] != "gpt2":
+        raise ConfigError(f"model_type {document['model_type']!r} is not one that runs here; gpt2 is")
+    for name, (default, computed) in _COMPUTED.items():
+        value = document.get(name, default)
+        if value not in computed:
+            raise ConfigError(f"{name} {value!r} is not computed here; {' or '.join(map(repr, computed))} is")
+    # GPT-2's first documents called the block n_ctx alone.
+    positions = "n_positions" if "n_positions" in document or "n_ctx" not in document else "n_ctx"
+    _require(document, ("vocab_size", positions, "n_layer", "n_head", "n_embd"))
+    config = GPTConfig(
+        "gpt2",
+        document["vocab_size"],
+        document[positions],
+        document["n_layer"],
+        document["n_head"],
+        document["n_embd"],
+        document.get("layer_norm_epsilon", 1e-5),
+        document.get("tie_word_embeddings", True),
+        _token(document, "bos_token_id"),
+        _token(document, "eos_token_id"),
+    )
+    inner = document.get("n_inner")
+    if inner is not None and inner != 4 * config.n_embd:
+        raise ConfigError(f"n_inner {inner!r} is not computed here; four times n_embd ({4 * config.n_embd}) is")
+    return config
+
+
+def _token(document: dict[str, Any], name: str) -> int | None:
+    """A token's id; None where the document names several, or one that the vocabulary does not have.
+
+    `transformers` writes GPT-2's own 50256 for a model of any vocabulary that was told no other.
     """
+    token, size = document.get(name), document["vocab_size"]
+    return token if type(token) is int and type(size) is int and 0 <= token < size else None
+
+
+def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, for `micro` in the order of its initial random draws.
+
+    A matrix of `micro` or `modern` is stored [out, in] and used as `x @ W.T`; one of `gpt2` [in, out], used as
+    `x @ W + b`. Embeddings and heads are [V, d] in all. `c_attn` stacks q, k, v along its outputs.
+    """
+    if config.architecture == "gpt2":
+        return _gpt2_shapes(config)
     return _micro_shapes(config) if config.architecture == "micro" else _modern_shapes(config)
+
+
+def _gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    v, d = config.vocab_size, config.n_embd
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (v, d), "wpe.weight": (config.block_size, d)}
+
+    def norm(name: str) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (d,), (d,)
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (inputs, outputs), (outputs,)
+
+    for layer in range(config.n_layer):
+        norm(f"h.{layer}.ln_1")
+        linear(f"h.{layer}.attn.c_attn", d, 3 * d)
+        linear(f"h.{layer}.attn.c_proj", d, d)
+        norm(f"h.{layer}.ln_2")
+        linear(f"h.{layer}.mlp.c_fc", d, 4 * d)
+        linear(f"h.{layer}.mlp.c_proj", 4 * d, d)
+    norm("ln_f")
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = (v, d)
+    return shapes
 
 
 def _micro_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
