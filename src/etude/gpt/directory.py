@@ -1,7 +1,8 @@
 """The model directory, the project's one noun: configuration, weights, tokenizer and card, read and written safely.
 
 `model.safetensors` carries digests of its own tensors, of the configuration and of the tokenizer in its header, so
-that a changed byte or a file of another model is one clear error.
+that a changed byte or a file of another model is one clear error. A `gpt2` directory is also what `transformers` reads
+and writes: what it wrote has no digests, and may have its weights in several files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
 
 from etude.errors import EtudeError
 from etude.files import atomic_write
@@ -26,11 +26,16 @@ from etude.tokens.chords import ChordTokenizer
 from etude.tokens.tokenizer import Tokenizer, TokenizerError, read_tokenizer
 
 from .config import ConfigError, GPTConfig, parameter_shapes
+from .tensors import TensorFile, TensorFileError, digest, is_finite, write_tensors
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 NGRAMS = "ngrams.safetensors"  # optional: the counts behind the baselines of `etude eval`
+INDEX = "model.safetensors.index.json"  # of weights in several files
 MAX_TEXT_BYTES = 64 << 20
-_HEADER_KEY = "etude"  # one key: the header's order, and so the file's bytes, stay the same
+_HEADER_KEY = "etude"
+_PREFIX = "transformer."  # before every name but the head's, in what `GPT2LMHeadModel` writes
+# The causal mask and what it masks with: constants that older files carry beside the weights.
+_MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 
 Weights = dict[str, NDArray[Any]]  # float32 or float64
 
@@ -65,17 +70,16 @@ def save_model(
     directory.mkdir(parents=True, exist_ok=True)
     config_text = (json.dumps(config.to_dict(), indent=2) + "\n").encode()
     tokenizer_text = tokenizer.to_json().encode()
-    tensors = {name: np.ascontiguousarray(weights[name], dtype=dtype) for name in sorted(weights)}
-    header = {"tensors": _digest(tensors), CONFIG: _sha256(config_text), TOKENIZER: _sha256(tokenizer_text)}
-    files = {
-        CONFIG: config_text,
-        TOKENIZER: tokenizer_text,
-        CARD: card.encode(),
-        WEIGHTS: safetensors_bytes(tensors, {_HEADER_KEY: json.dumps(header, sort_keys=True)}),
-    }
-    for name, content in files.items():
+    tensors = {_name_in_file(config, name): array for name, array in weights.items()}
+    header = {"tensors": digest(tensors, dtype), CONFIG: _sha256(config_text), TOKENIZER: _sha256(tokenizer_text)}
+    metadata = {_HEADER_KEY: json.dumps(header, sort_keys=True)}
+    if config.architecture == "gpt2":
+        metadata["format"] = "pt"  # without it, transformers refuses the file
+    for name, content in {CONFIG: config_text, TOKENIZER: tokenizer_text, CARD: card.encode()}.items():
         with atomic_write(directory / name) as file:
             file.write(content)
+    with atomic_write(directory / WEIGHTS) as file:
+        write_tensors(file, tensors, metadata, dtype)
 
 
 def load_model(directory: Path) -> ModelFiles:
@@ -97,35 +101,93 @@ def load_model(directory: Path) -> ModelFiles:
             f"{directory / TOKENIZER}: has {tokenizer.vocab_size:,} ids, but {CONFIG} says {config.vocab_size:,}"
         )
     beside = {CONFIG: _sha256(config_text.encode()), TOKENIZER: _sha256(tokenizer_text.encode())}
-    weights = _weights(directory / WEIGHTS, config, beside)
+    weights = _weights(directory, config, beside)
     card = _text(directory / CARD) if (directory / CARD).exists() else ""
     return ModelFiles(config, weights, tokenizer, card)
 
 
-def _weights(path: Path, config: GPTConfig, beside: dict[str, str]) -> Weights:
+def _name_in_file(config: GPTConfig, name: str) -> str:
+    """A tied `gpt2` has the names of OpenAI's files, an untied one the prefix that sets the head apart."""
+    untied = config.architecture == "gpt2" and not config.tie_word_embeddings
+    return _PREFIX + name if untied and name != "lm_head.weight" else name
+
+
+def _weights(directory: Path, config: GPTConfig, beside: dict[str, str]) -> Weights:
+    """Every parameter, mapped from its file where that is float32 or float64."""
+    path, files = _weight_files(directory, config)
+    found: dict[str, tuple[TensorFile, str]] = {}  # a parameter: its file, and its name there
+    twice = []
+    for file in files:
+        for name in file.shapes:
+            parameter = name.removeprefix(_PREFIX) if config.architecture == "gpt2" else name
+            if config.architecture == "gpt2" and _MASK.fullmatch(parameter):
+                continue
+            if parameter in found:
+                twice.append(parameter)
+            found[parameter] = file, name
+    if twice:
+        raise ModelError(f"{path}: holds more than once: {', '.join(sorted(twice)[:4])}")
+    shapes = {parameter: file.shapes[name] for parameter, (file, name) in found.items()}
+    head = "lm_head.weight"
+    copied_head = config.architecture == "gpt2" and config.tie_word_embeddings and head in shapes
+    if copied_head:
+        del shapes[head]
+    _check_shapes(config, shapes, path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get(_HEADER_KEY, "{}"))
-            _check_shapes(config, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: missing; a model directory needs it") from error
-    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{path}: damaged or not a safetensors file ({error})") from error
-    if not isinstance(header, dict) or header.get("tensors") != _digest(tensors):
-        raise ModelError(f"{path}: its content is not what was written (digest differs); copy or train it again")
-    for name, digest in beside.items():
-        if header.get(name) != digest:
-            raise ModelError(f"{path}: was written with another {name} than the one beside it")
-    if any(array.dtype not in (np.float16, np.float32, np.float64) for array in tensors.values()):
-        raise ModelError(f"{path}: holds tensors that are not float16, float32 or float64")
-    precision = np.result_type(np.float32, *(array.dtype for array in tensors.values()))
-    weights = {name: array.astype(precision) for name, array in tensors.items()}
-    if not all(np.isfinite(array).all() for array in weights.values()):
+        _check_digests(files, config, beside)
+        weights = {parameter: file.array(name) for parameter, (file, name) in found.items()}
+    except TensorFileError as error:
+        raise ModelError(str(error)) from error
+    if copied_head and not np.array_equal(weights.pop(head), weights["wte.weight"]):
+        raise ModelError(f"{path}: {head} is not wte.weight, but {CONFIG} ties them; set tie_word_embeddings to false")
+    precision = np.result_type(np.float32, *(array.dtype for array in weights.values()))
+    weights = {name: array.astype(precision, copy=False) for name, array in weights.items()}
+    if not all(map(is_finite, weights.values())):
         raise ModelError(f"{path}: holds numbers that are not finite")
     return weights
+
+
+def _weight_files(directory: Path, config: GPTConfig) -> tuple[Path, list[TensorFile]]:
+    """What holds the weights: the file to name in an error, and the files themselves."""
+    path, index = directory / WEIGHTS, directory / INDEX
+    try:
+        if config.architecture != "gpt2" or path.exists() or not index.exists():
+            return path, [TensorFile.open(path)]
+        places = _json(_text(index), index).get("weight_map")
+        names = sorted(set(places.values())) if isinstance(places, dict) else []
+        # A name with a folder in it could lead anywhere.
+        if not names or any(not isinstance(name, str) or name != Path(name).name for name in names):
+            raise ModelError(f"{index}: its weight_map does not say which file beside it holds which tensor")
+        return index, [TensorFile.open(directory / name) for name in names]
+    except TensorFileError as error:
+        raise ModelError(str(error)) from error
+    except TypeError as error:
+        raise ModelError(f"{index}: its weight_map does not say which file holds which tensor") from error
+    except FileNotFoundError as error:
+        pickles = sorted(each.name for each in directory.glob("pytorch_model*.bin"))
+        if pickles:
+            raise ModelError(
+                f"{directory / pickles[0]}: is a pickle, which can run any program and is not read here; convert it: "
+                'python -c "from transformers import GPT2LMHeadModel as M; '
+                f'M.from_pretrained({str(directory)!r}).save_pretrained({str(directory)!r})"'
+            ) from error
+        raise ModelError(f"{error.filename or path}: missing; a model directory needs it") from error
+
+
+def _check_digests(files: list[TensorFile], config: GPTConfig, beside: dict[str, str]) -> None:
+    """Compare what the weights' header says with what is there; what others wrote says nothing."""
+    file = files[0]
+    if config.architecture == "gpt2" and (len(files) > 1 or _HEADER_KEY not in file.metadata):
+        return
+    try:
+        header = json.loads(file.metadata.get(_HEADER_KEY, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{file.path}: damaged or not a safetensors file ({error})") from error
+    if not isinstance(header, dict) or header.get("tensors") != digest(file):
+        raise ModelError(f"{file.path}: its content is not what was written (digest differs); copy or train it again")
+    for name, wanted in beside.items():
+        if header.get(name) != wanted:
+            raise ModelError(f"{file.path}: was written with another {name} than the one beside it")
 
 
 def _check_shapes(config: GPTConfig, found: Mapping[str, tuple[int, ...]], path: Path) -> None:
@@ -140,15 +202,6 @@ def _check_shapes(config: GPTConfig, found: Mapping[str, tuple[int, ...]], path:
     if faults:
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise ModelError(f"{path}: does not fit {CONFIG}: {'; '.join(sorted(faults)[:4])}{more}")
-
-
-def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _sha256(content: bytes) -> str:
