@@ -2,10 +2,14 @@
 
 It computes in the precision of its weights, float32 or float64. Every line that changes a shape says so; d is n_embd,
 h the number of heads, k their size, t the number of new tokens, n all tokens so far, V the vocabulary.
+
+A step of `gpt2` reads every weight once and is as fast as memory gives them, so weights are used as they lie (mapped
+from their file, no copies) and a product of one token goes to BLAS as matrix times vector.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +39,28 @@ def softmax(x: Array) -> Array:
     return e
 
 
+def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
+    """x with mean 0 and variance 1 along the last axis, then scaled and shifted (Ba, Kiros and Hinton 2016)."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = np.square(centred).mean(axis=-1, keepdims=True)
+    normed: Array = centred / np.sqrt(variance + epsilon) * weight + bias
+    return normed
+
+
+def gelu(x: Array) -> Array:
+    """x times about the chance that a standard normal number is below x (Hendrycks and Gimpel 2016, with tanh)."""
+    inner = x * x
+    inner *= 0.044715
+    inner += 1
+    inner *= x
+    inner *= math.sqrt(2 / math.pi)
+    np.tanh(inner, out=inner)
+    inner += 1
+    inner *= x
+    inner *= 0.5
+    return inner
+
+
 def rotate(x: Array, position: int) -> Array:
     """Rotary positions (Su et al. 2021): x [h, t, k] whose first token stands at `position`."""
     half = x.shape[-1] // 2
@@ -54,11 +80,16 @@ class ArrayEngine:
     def __init__(self, config: GPTConfig, weights: Mapping[str, Array]) -> None:
         self.config, self.weights = config, weights
         self.ids: list[int] = []
-        self._reset()
+        self._matches = MatchFinder()
+        # A block's room for each layer's keys and values; the system gives memory only to what is written.
+        cache = (config.n_layer, config.n_head, config.block_size, config.head_size)
+        dtype = next(iter(weights.values())).dtype
+        self._keys, self._values = np.empty(cache, dtype), np.empty(cache, dtype)
 
     def start(self, prompt: Sequence[int]) -> Array:
         """Forget everything, read `prompt` (one token at least), return the logits [V] of the token after it."""
-        last: Array = self.start_all(prompt)[-1]
+        self._reset()
+        last: Array = self._forward(list(prompt[-self.config.block_size :]), last_only=True)[-1]
         return last
 
     def start_all(self, prompt: Sequence[int]) -> Array:
@@ -69,32 +100,56 @@ class ArrayEngine:
     def step(self, token: int) -> Array:
         """Add one token, return the logits [V] of the one after it."""
         if len(self.ids) == self.config.block_size:
-            return self.start([*self.ids[-(self.config.block_size // 2) :], token])
+            half = self.config.block_size // 2
+            return self.start([*self.ids[len(self.ids) - half :], token])
         last: Array = self._forward([token])[-1]
         return last
 
     def fork(self) -> ArrayEngine:
         """An engine that goes on from here on its own; the weights are shared."""
-        twin = ArrayEngine(self.config, self.weights)
+        twin, n = ArrayEngine(self.config, self.weights), len(self.ids)
         twin.ids, twin._matches = list(self.ids), self._matches.fork()
-        twin._keys, twin._values = list(self._keys), list(self._values)
+        twin._keys[:, :, :n], twin._values[:, :, :n] = self._keys[:, :, :n], self._values[:, :, :n]
         return twin
 
     def _reset(self) -> None:
-        c = self.config
-        empty = np.zeros((c.n_head, 0, c.head_size), self.weights["wte"].dtype)
-        self.ids = []
-        self._matches = MatchFinder()
-        self._keys = [empty] * c.n_layer  # [h, n, k] each
-        self._values = [empty] * c.n_layer
+        self.ids, self._matches = [], MatchFinder()
 
-    def _forward(self, ids: list[int]) -> Array:
-        """The logits [t, V] after each of `ids`, the new tokens."""
+    def _forward(self, ids: list[int], last_only: bool = False) -> Array:
+        """The logits [t, V] after each of `ids`, the new tokens; `last_only` allows to leave out all but the last's."""
         if not ids or not all(0 <= token < self.config.vocab_size for token in ids):
             raise ValueError(f"token ids must be 0 to {self.config.vocab_size - 1}, and one at least")
-        logits = self._micro(ids) if self.config.architecture == "micro" else self._modern(ids)
+        if self.config.architecture == "gpt2":
+            logits = self._gpt2(ids, last_only)
+        else:
+            logits = self._micro(ids) if self.config.architecture == "micro" else self._modern(ids)
         self.ids.extend(ids)
         return logits
+
+    def _gpt2(self, ids: list[int], last_only: bool) -> Array:
+        w, past = self.weights, len(self.ids)
+        x = w["wte.weight"][ids] + w["wpe.weight"][past : past + len(ids)]  # [t, d]
+        for layer in range(self.config.n_layer):
+            name = f"h.{layer}"
+            q, k, v = self._split(self._linear(f"{name}.attn.c_attn", self._norm(f"{name}.ln_1", x)))  # [h, t, k] each
+            y = self._mix(layer, q, k, v, self.config.head_size**-0.5)  # [t, d]
+            x += self._linear(f"{name}.attn.c_proj", y)  # [t, d]
+            hidden = gelu(self._linear(f"{name}.mlp.c_fc", self._norm(f"{name}.ln_2", x)))  # [t, d] -> [t, 4d]
+            x += self._linear(f"{name}.mlp.c_proj", hidden)  # [t, 4d] -> [t, d]
+        x = self._norm("ln_f", x[-1:] if last_only else x)  # [1, d] or [t, d]
+        head = w["wte.weight"] if self.config.tie_word_embeddings else w["lm_head.weight"]  # [V, d]
+        logits: Array = x @ head.T  # [t, d] -> [t, V]
+        return logits
+
+    def _norm(self, name: str, x: Array) -> Array:
+        w = self.weights
+        return layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], self.config.layer_norm_epsilon)
+
+    def _linear(self, name: str, x: Array) -> Array:
+        """x [t, in] through a matrix [in, out] of `gpt2` and its bias: [t, out]."""
+        y: Array = x @ self.weights[f"{name}.weight"]
+        y += self.weights[f"{name}.bias"]
+        return y
 
     def _micro(self, ids: list[int]) -> Array:
         w, past = self.weights, len(self.ids)
@@ -136,19 +191,28 @@ class ArrayEngine:
 
     def _heads(self, layer: int, x: Array) -> Array:
         """Queries, keys and values [3, h, t, k] of new tokens [t, d]."""
+        return self._split(x @ self.weights[f"h.{layer}.attn.c_attn"].T)  # [t, d] -> [t, 3d]
+
+    def _split(self, qkv: Array) -> Array:
+        """[t, 3d] as queries, keys and values of each head: [3, h, t, k]."""
         c = self.config
-        qkv = x @ self.weights[f"h.{layer}.attn.c_attn"].T  # [t, d] -> [t, 3d]
-        stacked: Array = qkv.reshape(len(x), 3, c.n_head, c.head_size).transpose(1, 2, 0, 3)  # [3, h, t, k]
-        return stacked
+        return qkv.reshape(len(qkv), 3, c.n_head, c.head_size).transpose(1, 2, 0, 3)
 
     def _attend(self, layer: int, q: Array, k: Array, v: Array, scale: float | Array) -> Array:
-        """Causal attention of new tokens [h, t, k] to all so far, projected: [t, d]. `scale` is one, or one a head."""
-        past, t = self._keys[layer].shape[1], q.shape[1]
-        self._keys[layer] = k = np.concatenate([self._keys[layer], k], axis=1)  # [h, n, k]
-        self._values[layer] = v = np.concatenate([self._values[layer], v], axis=1)  # [h, n, k]
-        scores = scale * (q @ k.transpose(0, 2, 1))  # [h, t, k], [h, k, n] -> [h, t, n]
-        visible = np.arange(past + t) <= past + np.arange(t)[:, None]  # [t, n]
-        attention = softmax(np.where(visible, scores, np.float32(-np.inf)))  # [h, t, n]
-        y = (attention @ v).transpose(1, 0, 2).reshape(t, self.config.n_embd)  # [h, t, k] -> [t, d]
-        projected: Array = y @ self.weights[f"h.{layer}.attn.c_proj"].T  # [t, d]
+        """Causal attention of new tokens [h, t, k] to all so far, projected: [t, d]."""
+        projected: Array = self._mix(layer, q, k, v, scale) @ self.weights[f"h.{layer}.attn.c_proj"].T  # [t, d]
         return projected
+
+    def _mix(self, layer: int, q: Array, k: Array, v: Array, scale: float | Array) -> Array:
+        """The values [t, d] that new tokens [h, t, k] attend to among all so far. `scale` is one, or one a head."""
+        past, t = len(self.ids), q.shape[1]
+        n = past + t
+        self._keys[layer, :, past:n], self._values[layer, :, past:n] = k, v
+        k, v = self._keys[layer, :, :n], self._values[layer, :, :n]  # [h, n, k] each
+        scores = scale * (q @ k.transpose(0, 2, 1))  # [h, t, k], [h, k, n] -> [h, t, n]
+        if t > 1:  # a single new token sees all
+            visible = np.arange(n) <= past + np.arange(t)[:, None]  # [t, n]
+            scores = np.where(visible, scores, np.float32(-np.inf))
+        attention = softmax(scores)  # [h, t, n]
+        y: Array = (attention @ v).transpose(1, 0, 2).reshape(t, self.config.n_embd)  # [h, t, k] -> [t, d]
+        return y

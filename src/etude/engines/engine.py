@@ -16,7 +16,7 @@ Array = NDArray[Any]  # float32 or float64
 
 ENGINES: dict[str, tuple[Architecture, ...]] = {
     "scalar": ("micro",),
-    "array": ("micro", "modern"),
+    "array": ("micro", "gpt2", "modern"),
     "compiled": ("micro",),
     "tensor": ("micro",),
 }
