@@ -100,3 +100,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str, mo
     assert not is_installed(name)
     with pytest.raises(EngineError, match=rf"pip install 'etude\[{extra}\]'"):
         make_engine(name, CONFIG, WEIGHTS)
+
+
+@pytest.mark.parametrize("ids", [[], [-1], [10_000_000]])
+@pytest.mark.parametrize("name", [name for name, able in ENGINES.items() if "micro" in able])
+def test_ids_that_are_none_are_refused_alike(name: str, ids: list[int]) -> None:
+    if not is_installed(name):
+        pytest.skip(f"what the engine {name} needs is not installed")
+    config = GPTConfig("micro", 5, 4, 1, 2, 4)
+    weights = {key: np.ones(shape) for key, shape in parameter_shapes(config).items()}
+    with pytest.raises(ValueError, match="token ids must be"):
+        make_engine(name, config, weights).start(ids)

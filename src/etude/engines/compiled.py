@@ -111,7 +111,7 @@ def attention(qkv: Array, shares: Array, y: Array, start: int) -> None:
         head = U(h) * k
         for t in range(start, n):
             share = shares[h, t]
-            largest = -np.inf
+            largest = -1e300  # infinities are not allowed for in fast arithmetic
             for s in range(t + 1):
                 score = zero
                 for i in range(head, head + k):
@@ -177,7 +177,7 @@ def cross_entropy(logits: Array, targets: Array) -> float:
 
 
 @kernel
-def forward(w: Weights, r: Room, ids: Array, start: int) -> Array:
+def forward(w: Weights, r: Room, ids: Array, start: Any) -> Array:
     """Logits [T, V] after the tokens ids[start:]; what is before `start` stands in `r` already."""
     n_layer, d = w.c_attn.shape[:2]
     n = len(ids)
@@ -254,10 +254,11 @@ def train(
 
     flat [2, P] are the weights and gradients that w and dw are views of, moments [2, P] Adam's.
     """
+    start = np.int64(0)  # of the type that the engine's calls have, or `forward` would be compiled twice
     for index in range(len(order)):
         document = tokens[starts[order[index]] : starts[order[index] + 1]]
         ids = document[:-1]
-        logits = forward(w, r, ids, 0)
+        logits = forward(w, r, ids, start)
         losses[index] = cross_entropy(logits, document[1:])
         backward(w, dw, r, ids, logits)
         adam(flat[0], flat[1], moments, rates, first_step + index, steps)
@@ -301,7 +302,7 @@ class CompiledTrainer:
         say: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.config, self.batch_size, self.say = config, batch_size, say
-        self.rates = (learning_rate, beta1, beta2, epsilon)
+        self.rates = (float(learning_rate), float(beta1), float(beta2), float(epsilon))
         self.tokens = np.concatenate([np.asarray(document, np.int64) for document in documents])
         self.starts = np.cumsum([0, *map(len, documents)])
         self._flat = aligned((2, _size(config)), precision)  # weights and gradients

@@ -86,12 +86,18 @@ class _ScalarEngine:
         from .scalar import GPT
 
         self._gpt = GPT({name: array.tolist() for name, array in weights.items()}, config.n_head)
+        self._vocab_size = config.vocab_size
 
     def start(self, prompt: Sequence[int]) -> Array:
-        return np.array(self._gpt.start(prompt))
+        return np.array(self._gpt.start(self._checked(prompt)))
 
     def start_all(self, prompt: Sequence[int]) -> Array:
-        return np.array(self._gpt.start_all(prompt))
+        return np.array(self._gpt.start_all(self._checked(prompt)))
 
     def step(self, token: int) -> Array:
-        return np.array(self._gpt.step(token))
+        return np.array(self._gpt.step(*self._checked([token])))
+
+    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
+        if not len(ids) or not all(0 <= token < self._vocab_size for token in ids):
+            raise ValueError(f"token ids must be 0 to {self._vocab_size - 1}, one at least")
+        return ids

@@ -69,7 +69,7 @@ def _as_float(context: Any, bits: Any) -> Any:
 
 
 def exp(x: float) -> float:
-    """e^x for x <= 0: 2^n e^r with |r| <= ln(2) / 2, and e^r by its Taylor series to the last digit.
+    """e^x for x <= 0: 2^n e^r with |r| <= ln(2) / 2, and e^r by its Taylor series. Off by a last digit or two of 1.
 
     The C library's is a call for each number; this one is arithmetic, so that loops over it become vector loops.
     """
@@ -81,25 +81,24 @@ def _exp_for(x: Any) -> Any:
     log2e = 1 / math.log(2)
     if x == types.float32:
         c = tuple(np.float32(1 / math.factorial(k)) for k in range(7))
-        scale, lowest = np.float32(log2e), np.float32(-87)
-        high, low = np.float32(0.693359375), np.float32(-2.12194440e-4)  # ln 2, so parted that n * high is exact
+        scale, ln2, lowest = np.float32(log2e), np.float32(math.log(2)), np.float32(-87)
         bias, mantissa = np.int32(127), np.int32(23)
 
         def exp32(x: Any) -> Any:
             x = max(x, lowest)
             n = np.rint(x * scale)
-            r = x - n * high - n * low
+            r = x - n * ln2
             e = c[0] + r * (c[1] + r * (c[2] + r * (c[3] + r * (c[4] + r * (c[5] + r * c[6])))))
             return e * _as_float(np.int32((np.int32(n) + bias) << mantissa))  # type: ignore[call-arg]
 
         return exp32
     d = tuple(1 / math.factorial(k) for k in range(14))
-    high64, low64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+    log2 = math.log(2)
 
     def exp64(x: Any) -> Any:
         x = max(x, -700.0)
         n = np.rint(x * log2e)
-        r = x - n * high64 - n * low64
+        r = x - n * log2
         e = d[7] + r * (d[8] + r * (d[9] + r * (d[10] + r * (d[11] + r * (d[12] + r * d[13])))))
         e = d[0] + r * (d[1] + r * (d[2] + r * (d[3] + r * (d[4] + r * (d[5] + r * (d[6] + r * e))))))
         return e * _as_float((np.int64(n) + 1023) << 52)  # type: ignore[call-arg]

@@ -269,4 +269,7 @@ def main(path: str, steps: int = 1000, block_size: int = 16) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python scalar.py FILE, a text file with one document a line, such as names")
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except BrokenPipeError:  # the reader of the output went away, as `head` does
+        sys.stderr.close()
