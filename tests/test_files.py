@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.files import atomic_write, output
+from etude.files import atomic_directory, atomic_write, output
 
 
 def test_the_file_appears_whole_and_alone(tmp_path: Path) -> None:
@@ -84,3 +84,32 @@ def test_output_takes_a_path_or_an_open_file(tmp_path: Path) -> None:
     with output(memory) as file:
         file.write(b"file")
     assert memory.getvalue() == b"file"
+
+
+def test_a_folder_appears_whole_and_alone(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "model"
+    with atomic_directory(path) as folder:
+        (folder / "a").write_bytes(b"1")
+        assert not path.exists()
+    assert [each.name for each in (tmp_path / "deep").iterdir()] == ["model"]
+    assert (path / "a").read_bytes() == b"1"
+
+
+def test_a_folder_that_fails_leaves_no_trace(tmp_path: Path) -> None:
+    def stopped() -> None:
+        with atomic_directory(tmp_path / "model") as folder:
+            (folder / "a").write_bytes(b"1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_does_not_replace_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("model", "link"):
+        with pytest.raises(FileExistsError, match=name), atomic_directory(tmp_path / name):
+            pass
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "model"]

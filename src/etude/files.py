@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import BinaryIO
 
 
@@ -38,13 +41,30 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    if os.name == "posix":  # the rename itself lives in the folder
-        with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    _sync_folder(folder)
+
+
+@contextmanager
+def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new hidden folder that becomes `path` when the block ends well, and leaves no trace when it does not.
+
+    Nothing may stand at `path` yet. Raises `OSError` with `path` as its file name.
+    """
+    target = Path(path)
+    with _named(path):
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name[:100]}.{secrets.token_hex(6)}.tmp"
+        temporary.mkdir()
+    try:
+        yield temporary
+        with _named(path):
+            os.rename(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_folder(target.parent)
 
 
 @contextmanager
@@ -64,3 +84,15 @@ def _named(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
+
+
+def _sync_folder(folder: str | os.PathLike[str]) -> None:
+    """A rename is safe on the disk when the folder that it happened in is."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
