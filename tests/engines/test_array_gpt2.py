@@ -150,3 +150,14 @@ def test_weights_stay_as_they_are() -> None:
     engine = ArrayEngine(CONFIG, weights)
     engine.start([1, 2, 3])
     assert all(engine.weights[name] is array for name, array in weights.items())
+
+
+def test_a_prompt_in_pieces_is_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = random_weights(CONFIG, "float64")
+    ids = np.random.default_rng(0).integers(0, 61, 30).tolist()
+    whole = ArrayEngine(CONFIG, weights).start_all(ids)
+    monkeypatch.setattr("etude.engines.array._PIECE", 7)
+    engine = ArrayEngine(CONFIG, weights)
+    assert np.abs(engine.start_all(ids) - whole).max() < 1e-12
+    assert np.abs(engine.start(ids) - whole[-1]).max() < 1e-12
+    assert np.abs(engine.step(5) - ArrayEngine(CONFIG, weights).start([*ids, 5])).max() < 1e-12

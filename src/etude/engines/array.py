@@ -24,6 +24,7 @@ Array = NDArray[Any]  # float32 or float64
 ROPE_BASE = 10_000.0
 EPSILON = float(np.finfo(np.float32).eps)
 MICRO_EPSILON = 1e-5
+_PIECE = 128  # tokens of a prompt that go through the layers of `gpt2` at once
 
 
 def rms_norm(x: Array, epsilon: float = EPSILON) -> Array:
@@ -34,7 +35,8 @@ def rms_norm(x: Array, epsilon: float = EPSILON) -> Array:
 
 def softmax(x: Array) -> Array:
     """Positive numbers in the proportions of e^x that sum to one along the last axis."""
-    e: Array = np.exp(x - x.max(axis=-1, keepdims=True))
+    e: Array = x - x.max(axis=-1, keepdims=True)
+    np.exp(e, out=e)
     e /= e.sum(axis=-1, keepdims=True)
     return e
 
@@ -128,18 +130,25 @@ class ArrayEngine:
 
     def _gpt2(self, ids: list[int], last_only: bool) -> Array:
         w, past = self.weights, len(self.ids)
+        # A long prompt goes through the layers in pieces, so that its scores [h, t, n] stay small.
+        starts = range(0, len(ids), _PIECE)
+        pieces = [self._gpt2_layers(ids[start : start + _PIECE], past + start) for start in starts]
+        x = pieces[-1][-1:] if last_only else np.concatenate(pieces)  # [1, d] or [t, d]
+        head = w["wte.weight"] if self.config.tie_word_embeddings else w["lm_head.weight"]  # [V, d]
+        logits: Array = self._norm("ln_f", x) @ head.T  # [t, d] -> [t, V]
+        return logits
+
+    def _gpt2_layers(self, ids: list[int], past: int) -> Array:
+        w = self.weights
         x = w["wte.weight"][ids] + w["wpe.weight"][past : past + len(ids)]  # [t, d]
         for layer in range(self.config.n_layer):
             name = f"h.{layer}"
             q, k, v = self._split(self._linear(f"{name}.attn.c_attn", self._norm(f"{name}.ln_1", x)))  # [h, t, k] each
-            y = self._mix(layer, q, k, v, self.config.head_size**-0.5)  # [t, d]
+            y = self._mix(layer, q, k, v, self.config.head_size**-0.5, past)  # [t, d]
             x += self._linear(f"{name}.attn.c_proj", y)  # [t, d]
             hidden = gelu(self._linear(f"{name}.mlp.c_fc", self._norm(f"{name}.ln_2", x)))  # [t, d] -> [t, 4d]
             x += self._linear(f"{name}.mlp.c_proj", hidden)  # [t, 4d] -> [t, d]
-        x = self._norm("ln_f", x[-1:] if last_only else x)  # [1, d] or [t, d]
-        head = w["wte.weight"] if self.config.tie_word_embeddings else w["lm_head.weight"]  # [V, d]
-        logits: Array = x @ head.T  # [t, d] -> [t, V]
-        return logits
+        return x
 
     def _norm(self, name: str, x: Array) -> Array:
         w = self.weights
@@ -200,19 +209,20 @@ class ArrayEngine:
 
     def _attend(self, layer: int, q: Array, k: Array, v: Array, scale: float | Array) -> Array:
         """Causal attention of new tokens [h, t, k] to all so far, projected: [t, d]."""
-        projected: Array = self._mix(layer, q, k, v, scale) @ self.weights[f"h.{layer}.attn.c_proj"].T  # [t, d]
+        y = self._mix(layer, q, k, v, scale, len(self.ids))
+        projected: Array = y @ self.weights[f"h.{layer}.attn.c_proj"].T  # [t, d]
         return projected
 
-    def _mix(self, layer: int, q: Array, k: Array, v: Array, scale: float | Array) -> Array:
-        """The values [t, d] that new tokens [h, t, k] attend to among all so far. `scale` is one, or one a head."""
-        past, t = len(self.ids), q.shape[1]
-        n = past + t
+    def _mix(self, layer: int, q: Array, k: Array, v: Array, scale: float | Array, past: int) -> Array:
+        """The values [t, d] that new tokens [h, t, k], after `past` others, attend to; a scale, or one a head."""
+        t, n = q.shape[1], past + q.shape[1]
         self._keys[layer, :, past:n], self._values[layer, :, past:n] = k, v
         k, v = self._keys[layer, :, :n], self._values[layer, :, :n]  # [h, n, k] each
-        scores = scale * (q @ k.transpose(0, 2, 1))  # [h, t, k], [h, k, n] -> [h, t, n]
+        scores = q @ k.transpose(0, 2, 1)  # [h, t, k], [h, k, n] -> [h, t, n]
+        scores *= scale
         if t > 1:  # a single new token sees all
             visible = np.arange(n) <= past + np.arange(t)[:, None]  # [t, n]
-            scores = np.where(visible, scores, np.float32(-np.inf))
+            np.copyto(scores, -np.inf, where=~visible)
         attention = softmax(scores)  # [h, t, n]
         y: Array = (attention @ v).transpose(1, 0, 2).reshape(t, self.config.n_embd)  # [h, t, k] -> [t, d]
         return y
