@@ -7,8 +7,10 @@ Format: 8 bytes of header length, a JSON header with names, types, shapes and of
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +54,8 @@ class TensorFile:
             mapped = np.asarray(np.memmap(path, np.uint8, "r"))
             start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
             header = json.loads(mapped[8:start].tobytes())
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError:  # safetensors' own does not name the file
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
         except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
             raise TensorFileError(f"{path}: damaged or not a safetensors file ({error})") from error
         header.pop("__metadata__", None)
