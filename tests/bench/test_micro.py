@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,22 @@ def test_operations_are_counted_as_the_model_does_them() -> None:
     assert flops_per_sample(["a", "b"], recipe) == 6 * (matrices + attention)
 
 
-def test_steps_are_timed_from_the_same_state() -> None:
-    assert 0 < best_seconds("scalar", ["ab", "c"], replace(BATCHED, batch_size=1, precision="float64"), 2, 2) < 10
+def test_steps_are_timed_from_the_same_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Recorder:
+        def state(self) -> dict[str, Any]:
+            return {"kept": done}
+
+        def restore(self, state: dict[str, Any]) -> None:
+            state["kept"].append("restore")
+
+        def run(self, order: Any, first_step: int, total_steps: int) -> None:
+            done.append(f"{order.tolist()} from {first_step} of {total_steps}")
+
+    monkeypatch.setattr("etude.bench.micro.make_trainer", lambda engine, beginning, recipe: Recorder())
+    best_seconds("scalar", ["ab", "c"], replace(BATCHED, batch_size=1), 2, 3)
+    assert done == ["restore", "[[0], [1]] from 0 of 2"] * 4
 
 
 def test_the_machine_is_named() -> None:

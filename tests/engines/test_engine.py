@@ -109,5 +109,11 @@ def test_ids_that_are_none_are_refused_alike(name: str, ids: list[int]) -> None:
         pytest.skip(f"what the engine {name} needs is not installed")
     config = GPTConfig("micro", 5, 4, 1, 2, 4)
     weights = {key: np.ones(shape) for key, shape in parameter_shapes(config).items()}
+    engine = make_engine(name, config, weights)
+    engine.start([1])
     with pytest.raises(ValueError, match="token ids must be"):
-        make_engine(name, config, weights).start(ids)
+        engine.start(ids)
+    if ids:
+        with pytest.raises(ValueError, match="token ids must be"):
+            engine.step(ids[0])
+        assert len(engine.step(2)) == 5  # what was refused is not kept

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -74,9 +75,13 @@ def race(
     read_documents([corpus])  # a fault of the corpus is told once, and before anything starts
     for engine in engines:
         began = time.perf_counter()
-        command = [sys.executable, "-m", "etude.bench.race", engine, str(corpus), str(steps)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None and process.stderr is not None
+        # -P: a file of the current folder must not be taken for a module of Python's.
+        command = [sys.executable, "-P", "-m", "etude.bench.race", engine, str(corpus), str(steps)]
+        with (
+            TemporaryFile("w+") as remarks,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=remarks, text=True) as process,
+        ):
+            assert process.stdout is not None
             result: dict[str, Any] = {}
             try:
                 for line in process.stdout:
@@ -86,7 +91,9 @@ def race(
             except BaseException:
                 process.kill()
                 raise
-            errors = process.stderr.read().strip().splitlines()
+            process.wait()
+            remarks.seek(0)
+            errors = remarks.read().strip().splitlines()
         if process.returncode or "names" not in result:
             raise EtudeError(f"the engine {engine} failed: {errors[-1] if errors else 'without a word'}")
         yield Lap(

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         name: Annotated[str, typer.Argument(help=f"What to measure: {', '.join(BENCHES)}.")],
         corpus: Annotated[
             Path | None,
-            typer.Argument(help="A text file, a document a line.", show_default="names.txt here or in ../shared/data"),
+            typer.Argument(help="A text file, a document a line.", show_default="names.txt in this folder"),
         ] = None,
         as_json: JsonOption = False,
     ) -> None:

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
     def race_command(
         corpus: Annotated[
             Path | None,
-            typer.Argument(help="A text file, a document a line.", show_default="names.txt here or in ../shared/data"),
+            typer.Argument(help="A text file, a document a line.", show_default="names.txt in this folder"),
         ] = None,
         engine: Annotated[
             list[str] | None,
@@ -53,19 +53,21 @@ def register(app: typer.Typer) -> None:
         if plot_file is not None:
             if plot_file.suffix not in _FORMATS:
                 raise typer.BadParameter(f"--plot writes {', '.join(_FORMATS)}, not {plot_file.name!r}")
+            if not plot_file.absolute().parent.is_dir():
+                raise EtudeError(f"{plot_file}: there is no such folder to write it to")
             if find_spec("matplotlib") is None:
                 raise EtudeError("--plot needs matplotlib: pip install 'etude[train]'")
         path = names_file(corpus)
         laps: list[Lap] = []
         with _Progress(steps) as report:
             laps.extend(race(path, engines, steps, report))
-        if plot_file is not None:
-            plot(laps, plot_file)
-            say(f"wrote {plot_file}")
         if as_json:
             print_json({"engines": [lap.to_dict() for lap in laps], "steps": steps, "machine": machine()})
         else:
             _print_table(laps)
+        if plot_file is not None:
+            plot(laps, plot_file)
+            say(f"wrote {plot_file}")
 
 
 def _print_table(laps: list[Lap]) -> None:

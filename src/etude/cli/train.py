@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from pathlib import Path
@@ -74,16 +75,18 @@ def register(app: typer.Typer) -> None:
 
         Example: etude train names.txt --recipe micro -o my-names
         """
-        if steps is not None and minutes is not None:
-            raise typer.BadParameter("give --steps or --minutes, not both")
         check_directory(output)
         chosen: dict[str, Any] = {}
         for setting in settings or ():
             key, equals, value = setting.partition("=")
             if not equals:
                 raise typer.BadParameter(f"--set takes key=value, not {setting!r}")
+            if key in inspect.signature(etude.train).parameters:
+                raise typer.BadParameter(f"{key} is no setting of a recipe")
             chosen[key] = value
         chosen |= {k: v for k, v in (("steps", steps), ("minutes", minutes), ("seed", seed)) if v is not None}
+        if {"steps", "minutes"} <= chosen.keys():
+            raise typer.BadParameter("give --steps or --minutes, not both")
         with _Progress() as report:
             result = etude.train(
                 corpus, output, recipe,

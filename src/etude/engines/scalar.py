@@ -45,6 +45,8 @@ class Value:
         other = other if isinstance(other, Value) else Value(other)
         return Value(self.data * other.data, "*", (self, other), (other.data, self.data))
 
+    __radd__, __rmul__ = __add__, __mul__
+
     def __pow__(self, exponent: float) -> Value:
         return Value(self.data**exponent, f"**{exponent:g}", (self,), (exponent * self.data ** (exponent - 1),))
 
@@ -243,7 +245,7 @@ def main(path: str, steps: int = 1000, block_size: int = 16) -> None:
     """Train on a file of documents, one a line, and print twenty new ones."""
     rng = random.Random(42)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             documents = [line.strip() for line in file if line.strip()]
     except (OSError, UnicodeError) as error:
         sys.exit(f"{path}: cannot be read as text ({error})")

@@ -88,10 +88,6 @@ class MicroGPT(nn.Module):
             x = layer(x)  # [b, t, d]
         return x @ self.lm_head.T  # [b, t, d] -> [b, t, V]
 
-    def export(self) -> dict[str, NDArray[Any]]:
-        """The parameters under the names of `parameter_shapes`."""
-        return {name: parameter.detach().numpy().copy() for name, parameter in self.named_parameters()}
-
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Take over the weights of a model directory."""
@@ -113,9 +109,10 @@ class TensorEngine:
 
     @torch.no_grad()
     def start_all(self, prompt: Sequence[int]) -> NDArray[Any]:
-        self.ids = list(prompt[-self.config.block_size :])
-        if not self.ids or not all(0 <= token < self.config.vocab_size for token in self.ids):
+        ids = list(prompt[-self.config.block_size :])
+        if not ids or not all(0 <= token < self.config.vocab_size for token in ids):
             raise ValueError(f"token ids must be 0 to {self.config.vocab_size - 1}, and one at least")
+        self.ids = ids
         logits: NDArray[Any] = self._model(torch.tensor([self.ids]))[0].numpy()
         return logits
 

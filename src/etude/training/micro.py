@@ -343,13 +343,14 @@ def begin(documents: Sequence[str], recipe: MicroRecipe) -> Beginning:
     rng.shuffle(shuffled)
     tokenizer = CharTokenizer.train(shuffled)
     sizes = (tokenizer.vocab_size, recipe.block_size, recipe.n_layer)
+    config = GPTConfig("micro", *sizes, recipe.n_head, recipe.n_embd)  # refused before anything large is drawn
     drawn = initial_weights(rng, *sizes, recipe.n_embd, recipe.init_std)
     return Beginning(
         rng,
         shuffled,
         [tokenizer.document(text)[: recipe.block_size + 1] for text in shuffled],
         tokenizer,
-        GPTConfig("micro", *sizes, recipe.n_head, recipe.n_embd),
+        config,
         {name: np.array(rows) for name, rows in drawn.items()},
     )
 
@@ -372,14 +373,17 @@ def make_trainer(engine: str, beginning: Beginning, recipe: MicroRecipe, say: Sa
 
 def trainer_class(engine: str) -> Callable[..., Trainer]:
     """The class, called as `Trainer` says."""
-    if engine == "compiled":
-        from etude.engines.compiled import CompiledTrainer
+    try:
+        if engine == "compiled":
+            from etude.engines.compiled import CompiledTrainer
 
-        return CompiledTrainer
-    if engine == "tensor":
-        from etude.engines.tensor_micro import TensorTrainer
+            return CompiledTrainer
+        if engine == "tensor":
+            from etude.engines.tensor_micro import TensorTrainer
 
-        return TensorTrainer
+            return TensorTrainer
+    except ImportError as error:  # installed, but not to be loaded with the other libraries that are here
+        raise EngineError(f"the engine {engine} cannot be loaded ({error}); choose another with --engine") from error
     return ScalarTrainer
 
 
