@@ -1,14 +1,15 @@
 """What both training loops of the `compiled` engine are made of: e^x, matrix products and Adam, for Numba.
 
-The functions have no types: Numba compiles a version for each format of numbers and keeps it beside the source. It
-compiles again when the file of a function changes, but not when that of a function it calls does: after a change
-here, remove `__pycache__`.
+The functions have no types: Numba compiles a version for each format of numbers and keeps it beside the source.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
+from types import CellType, FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
@@ -23,10 +24,18 @@ EPSILON = 1e-5  # of RMSNorm
 _ALIGNMENT = 64  # bytes of a cache line: Adam took 8 µs instead of 4 where numbers lie across two
 
 F = TypeVar("F", bound=Callable[..., Any])
+_DIGEST = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def kernel(function: F) -> F:
-    """Compile at the first call. `fastmath`: sums may be taken in another order, which is what vectors do."""
+    """Compile at the first call. `fastmath`: sums may be taken in another order, which is what vectors do.
+
+    Numba takes compiled code from the disk if the function's own file and the values of its closure are the same. What
+    it calls in this file is compiled into it, so this file's digest becomes such a value.
+    """
+    code = function.__code__.replace(co_freevars=(*function.__code__.co_freevars, "kernels"))
+    closure = (*(function.__closure__ or ()), CellType(_DIGEST))
+    function = cast("F", FunctionType(code, function.__globals__, function.__name__, function.__defaults__, closure))
     compiled: Any
     try:
         compiled = numba.njit(function, cache=True, fastmath=True, error_model="numpy", nogil=True)
