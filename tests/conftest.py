@@ -70,3 +70,21 @@ def shared_names() -> Path:
     if not path.is_file():
         pytest.skip("names.txt is not beside the checkout (in ../shared/data)")
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_checkpoints() -> Path:
+    """Small GPT-2 directories as others wrote them."""
+    path = SHARED / "data" / "checkpoints"
+    if not path.is_dir():
+        pytest.skip(f"the GPT-2 directories are not beside the checkout ({path.name} in ../shared/data)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_gpt2() -> Path:
+    """The folder of GPT-2's own vocab.json and merges.txt."""
+    path = SHARED / "data" / "gpt2"
+    if not path.is_dir():
+        pytest.skip(f"GPT-2's vocabulary is not beside the checkout ({path.name} in ../shared/data)")
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import etude
+from etude.engines.array import ArrayEngine
 from etude.engines.engine import EngineError, is_installed
 from etude.errors import EtudeError
 from etude.gpt.config import GPTConfig, parameter_shapes
-from etude.gpt.directory import ModelError, save_model
+from etude.gpt.directory import ModelError, load_model, save_model
 from etude.model import ChordModel, TextModel, load_chords
 from etude.music.theory import Chord, Key
 from etude.sampling import GREEDY, Sampling
+from etude.tokens.bpe import BPETokenizer
+from etude.tokens.bpe_by_hand import alphabet
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.tokenizer import TokenizerError
 
@@ -142,6 +146,7 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(text_directory: Path)
 def test_logprob_is_the_models_own_whatever_the_sampling(text_directory: Path) -> None:
     model = text_model(text_directory)
     bos = model.tokenizer.bos_id
+    assert bos is not None
     for sampling in (GREEDY, Sampling(0.3), Sampling(2.0, top_k=3), Sampling(top_p=0.5)):
         for sample in model.generate("a", n=5, sampling=sampling):
             written = [*sample.tokens, bos] if len(sample.tokens) < 6 else list(sample.tokens)
@@ -196,3 +201,49 @@ def test_progressions_as_samples() -> None:
     greedy = MODEL.samples("Gb Db Ebm", 1, 1, GREEDY)[0]
     assert greedy.text.split()[-1] == likeliest.symbol
     assert greedy.logprob == pytest.approx(np.log(likeliest.probability))
+
+
+@pytest.fixture
+def bytes_directory(tmp_path: Path) -> Path:
+    """GPT-2 with random weights and a token a byte; ids from 257 on are padding, which the weights prefer."""
+    vocabulary = {character: i for i, character in enumerate([*alphabet(), "<|endoftext|>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = BPETokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    config = GPTConfig("gpt2", 300, 16, 1, 2, 8, tie_word_embeddings=False, bos_token_id=256, eos_token_id=65)
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
+    weights["ln_f.bias"][0] = 30
+    weights["lm_head.weight"][:, 0] = np.arange(300) >= 257
+    save_model(tmp_path / "gpt2", config, weights, tokenizer, "")
+    return tmp_path / "gpt2"
+
+
+def test_gpt2_writes_only_what_its_tokenizer_can_say(bytes_directory: Path) -> None:
+    model = text_model(bytes_directory)
+    for sampling in (GREEDY, Sampling()):
+        for sample in model.generate("na\u00efve", n=5, max_tokens=40, sampling=sampling):
+            assert max(sample.tokens) < 257
+            assert sample.text == "na\u00efve" + model.tokenizer.decode(sample.tokens)
+
+
+def test_gpt2_stops_at_the_end_of_text(bytes_directory: Path) -> None:
+    samples = text_model(bytes_directory).generate("a", n=200, max_tokens=60, sampling=Sampling(temperature=3))
+    assert any(len(sample.tokens) < 60 for sample in samples)
+    assert all(65 not in sample.tokens for sample in samples)
+    assert len(text_model(bytes_directory).generate("a", sampling=GREEDY)[0].tokens) <= 100
+
+
+def test_an_empty_prompt_of_gpt2_is_the_token_that_begins_a_text(bytes_directory: Path) -> None:
+    model = text_model(bytes_directory)
+    token = model.generate("", max_tokens=1, sampling=GREEDY)[0].tokens[0]
+    logits = ArrayEngine(model.config, load_model(bytes_directory).weights).start([256])
+    assert token == int(logits[:257].argmax())
+    assert model.generate("", n=2) == model.generate(n=2)
+
+
+def test_gpt2_runs_in_the_engines_that_know_it(bytes_directory: Path) -> None:
+    with pytest.raises(EngineError, match="scalar does not run gpt2 models; these do: array"):
+        etude.load(bytes_directory, "scalar")
+    with pytest.raises(ModelError, match="writes text, not chords"):
+        load_chords(bytes_directory)

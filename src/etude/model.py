@@ -13,19 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etude.engines.array import ArrayEngine
-from etude.engines.engine import ENGINES, Array, EngineError, check_engine, make_engine
+from etude.engines.engine import ENGINES, Array, Engine, EngineError, check_engine, make_engine
 from etude.errors import EtudeError
 from etude.gpt.config import GPTConfig
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
 from etude.music.chart import parse_progression
 from etude.music.theory import Chord, Key, describe
 from etude.sampling import Sampling, choose, probabilities
+from etude.tokens.bpe import BPETokenizer
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
 from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
 from etude.training.ngram import NGramModel
 
 BUNDLED = ("chords",)
+TOKENS = 100  # that GPT-2 adds, unless it is told
 Prompt = str | Sequence[Chord | str]
 
 
@@ -170,14 +172,24 @@ class ChordModel:
 
 
 class TextModel:
-    """A model of characters. Asking it changes nothing in it; the same question gets the same answer."""
+    """A model of text. Asking it changes nothing in it; the same question gets the same answer."""
 
-    def __init__(self, model: ModelFiles, tokenizer: CharTokenizer, engine: str = "array") -> None:
+    def __init__(self, model: ModelFiles, tokenizer: CharTokenizer | BPETokenizer, engine: str = "array") -> None:
         check_engine(engine, model.config.architecture)
         self.config: GPTConfig = model.config
         self.tokenizer, self.engine_name = tokenizer, engine
         self.card = model.card
         self._weights = model.weights
+
+    @property
+    def end_id(self) -> int | None:
+        """The token that ends a text, where there is one."""
+        return self.tokenizer.bos_id if isinstance(self.tokenizer, CharTokenizer) else self.config.eos_token_id
+
+    @property
+    def default_max_tokens(self) -> int:
+        """How far a text goes on unless it is told: a block of characters, or some lines of GPT-2's larger tokens."""
+        return self.config.block_size if isinstance(self.tokenizer, CharTokenizer) else TOKENS
 
     def generate(
         self,
@@ -188,29 +200,48 @@ class TextModel:
         seed: int = 0,
         say: Callable[[str], None] = lambda message: None,
     ) -> list[Sample]:
-        """`n` texts that begin with `prompt`, each going on for at most `max_tokens` (default: a block) to its end.
+        """`n` texts that begin with `prompt`, each going on for at most `max_tokens` tokens to its end.
 
-        Sample i does not depend on `n`; `say` tells what takes long. Raises `TokenizerError` for a prompt of characters
-        that the model does not know.
+        Sample i does not depend on `n`; `say` tells what takes long. Raises `TokenizerError` for a prompt that the
+        model's tokenizer cannot say.
         """
-        most = self.config.block_size if max_tokens is None else max_tokens
+        most = self.default_max_tokens if max_tokens is None else max_tokens
         if n < 0 or most < 0:
             raise EtudeError(f"n and max_tokens must be 0 or more, not {n} and {most}")
-        sampling, bos = sampling or Sampling(), self.tokenizer.bos_id
-        ids = [bos, *self.tokenizer.encode(prompt)]
+        sampling, ids = sampling or Sampling(), self._ids(prompt)
         engine = make_engine(self.engine_name, self.config, self._weights, say)
         samples = []
         for index in range(n):
-            rng, tokens, logprob = np.random.default_rng((seed, index)), list[int](), 0.0
-            while len(tokens) < most:
-                logits = engine.step(tokens[-1]) if tokens else engine.start(ids)  # [V]
-                token = choose(logits, sampling, rng)
-                logprob += log_probability(logits, token)
-                if token == bos:
-                    break
-                tokens.append(token)
-            samples.append(Sample(prompt + self.tokenizer.decode(tokens), tuple(tokens), logprob))
+            tokens, logprob = self._continue(engine, ids, most, sampling, np.random.default_rng((seed, index)))
+            samples.append(Sample(prompt + self.tokenizer.decode(tokens), tokens, logprob))
         return samples
+
+    def _ids(self, prompt: str) -> list[int]:
+        """The ids of a prompt, one at least. BOS stands before all characters, but for GPT-2 before an empty text."""
+        ids = self.tokenizer.encode(prompt)
+        if isinstance(self.tokenizer, CharTokenizer):
+            return [self.tokenizer.bos_id, *ids]
+        if ids:
+            return ids
+        if self.config.bos_token_id is None:
+            raise EtudeError("the prompt is empty, and this model has no token that begins a text; give it one")
+        return [self.config.bos_token_id]
+
+    def _continue(
+        self, engine: Engine, ids: Sequence[int], most: int, sampling: Sampling, rng: np.random.Generator
+    ) -> tuple[tuple[int, ...], float]:
+        """The tokens after `ids` up to the end of the text or `most`, and the sum of their log-probabilities."""
+        tokens, logprob = list[int](), 0.0
+        known, size = self.tokenizer.vocab_size, self.config.vocab_size
+        allowed = None if known == size else np.arange(size) < known  # [V]: a padded table has ids without a token
+        while len(tokens) < most:
+            logits = engine.step(tokens[-1]) if tokens else engine.start(ids)  # [V]
+            token = choose(logits, sampling, rng, allowed)
+            logprob += log_probability(logits, token)
+            if token == self.end_id:
+                break
+            tokens.append(token)
+        return tuple(tokens), logprob
 
 
 def log_probability(logits: Array, token: int) -> float:
@@ -226,7 +257,7 @@ def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:
     if not path.is_dir():
         raise ModelError(f"{name}: no such model directory, and no bundled model; bundled: {', '.join(BUNDLED)}")
     model = load_model(path)
-    if isinstance(model.tokenizer, CharTokenizer):
+    if not isinstance(model.tokenizer, ChordTokenizer):
         return TextModel(model, model.tokenizer, engine)
     if engine in ENGINES and engine != "array":
         raise EngineError(f"{name} is a chord model, which runs in the engine array, not in {engine}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from etude.engines.engine import ENGINES
-from etude.model import TextModel, load
+from etude.model import TOKENS, TextModel, load
 
 from .options import (
     GreedyOption,
@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
         max_tokens: Annotated[
             int | None,
             typer.Option(
-                help="The most that is added: characters, or chords.",
-                show_default=f"a block of the model, or {_CHORDS} chords",
+                help="The most that is added: characters, GPT-2's tokens, or chords.",
+                show_default=f"a block of characters, {TOKENS} tokens, or {_CHORDS} chords",
                 min=0,
             ),
         ] = None,

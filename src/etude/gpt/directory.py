@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from etude.errors import EtudeError
 from etude.files import atomic_write
+from etude.tokens.bpe import BPETokenizer
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
 from etude.tokens.tokenizer import Tokenizer, TokenizerError, read_tokenizer
@@ -30,10 +31,12 @@ from .tensors import TensorFile, TensorFileError, digest, is_finite, write_tenso
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 NGRAMS = "ngrams.safetensors"  # optional: the counts behind the baselines of `etude eval`
+VOCABULARY = ("vocab.json", "merges.txt")  # GPT-2's tokenizer in two files, where there is no tokenizer.json
 INDEX = "model.safetensors.index.json"  # of weights in several files
 MAX_TEXT_BYTES = 64 << 20
 _HEADER_KEY = "etude"
 _PREFIX = "transformer."  # before every name but the head's, in what `GPT2LMHeadModel` writes
+_SHARD = re.compile(r"[^/\\]+\.safetensors")
 # The causal mask and what it masks with: constants that older files carry beside the weights.
 _MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 
@@ -46,11 +49,11 @@ class ModelError(EtudeError):
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a model directory holds. Weights are float64 here where they are on disk, else float32."""
+    """What a model directory holds. Weights, not to be written to, are float64 where they are on disk, else float32."""
 
     config: GPTConfig
     weights: Weights
-    tokenizer: CharTokenizer | ChordTokenizer
+    tokenizer: CharTokenizer | ChordTokenizer | BPETokenizer
     card: str
 
 
@@ -91,19 +94,40 @@ def load_model(directory: Path) -> ModelFiles:
         config = GPTConfig.from_dict(_json(config_text, directory / CONFIG))
     except ConfigError as error:
         raise ModelError(f"{directory / CONFIG}: {error}") from error
-    tokenizer_text = _text(directory / TOKENIZER)
-    try:
-        tokenizer = read_tokenizer(tokenizer_text)
-    except TokenizerError as error:
-        raise ModelError(f"{directory / TOKENIZER}: {error}") from error
-    if tokenizer.vocab_size != config.vocab_size:
+    tokenizer, tokenizer_text = _tokenizer(directory, config)
+    unused = config.vocab_size - tokenizer.vocab_size
+    if unused < 0 or (unused and config.architecture != "gpt2"):
         raise ModelError(
             f"{directory / TOKENIZER}: has {tokenizer.vocab_size:,} ids, but {CONFIG} says {config.vocab_size:,}"
         )
     beside = {CONFIG: _sha256(config_text.encode()), TOKENIZER: _sha256(tokenizer_text.encode())}
     weights = _weights(directory, config, beside)
+    if isinstance(tokenizer, BPETokenizer):  # what the configuration does not say, the vocabulary does
+        bos, end = config.bos_token_id, config.eos_token_id
+        config = replace(
+            config,
+            bos_token_id=tokenizer.bos_id if bos is None else bos,
+            eos_token_id=tokenizer.end_id if end is None else end,
+        )
     card = _text(directory / CARD) if (directory / CARD).exists() else ""
     return ModelFiles(config, weights, tokenizer, card)
+
+
+def _tokenizer(directory: Path, config: GPTConfig) -> tuple[CharTokenizer | ChordTokenizer | BPETokenizer, str]:
+    """The tokenizer and the text that it is saved as; for `gpt2` the two files that OpenAI published do as well."""
+    path = directory / TOKENIZER
+    parts = [directory / name for name in VOCABULARY]
+    try:
+        if config.architecture == "gpt2" and not path.exists():
+            if not all(part.exists() for part in parts):
+                raise ModelError(f"{path}: missing, and {' with '.join(VOCABULARY)} too; a model needs its tokenizer")
+            tokenizer = BPETokenizer.from_files(*parts)
+            return tokenizer, tokenizer.to_json()
+        text = _text(path)
+        return read_tokenizer(text), text
+    except TokenizerError as error:
+        # What is read from two files names the one at fault itself.
+        raise ModelError(f"{path}: {error}" if path.exists() else str(error)) from error
 
 
 def _name_in_file(config: GPTConfig, name: str) -> str:
@@ -154,15 +178,13 @@ def _weight_files(directory: Path, config: GPTConfig) -> tuple[Path, list[Tensor
         if config.architecture != "gpt2" or path.exists() or not index.exists():
             return path, [TensorFile.open(path)]
         places = _json(_text(index), index).get("weight_map")
-        names = sorted(set(places.values())) if isinstance(places, dict) else []
+        names = list(places.values()) if isinstance(places, dict) else []
         # A name with a folder in it could lead anywhere.
-        if not names or any(not isinstance(name, str) or name != Path(name).name for name in names):
+        if not names or not all(isinstance(name, str) and _SHARD.fullmatch(name) for name in names):
             raise ModelError(f"{index}: its weight_map does not say which file beside it holds which tensor")
-        return index, [TensorFile.open(directory / name) for name in names]
+        return index, [TensorFile.open(directory / name) for name in sorted(set(names))]
     except TensorFileError as error:
         raise ModelError(str(error)) from error
-    except TypeError as error:
-        raise ModelError(f"{index}: its weight_map does not say which file holds which tensor") from error
     except FileNotFoundError as error:
         pickles = sorted(each.name for each in directory.glob("pytorch_model*.bin"))
         if pickles:
