@@ -253,9 +253,7 @@ def log_probability(logits: Array, token: int) -> float:
 
 def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:
     """A bundled model by name, or a model directory. Raises `ModelError`, or `EngineError` for another engine."""
-    path = Path(str(files("etude.assets").joinpath(str(name)))) if name in BUNDLED else Path(name)
-    if not path.is_dir():
-        raise ModelError(f"{name}: no such model directory, and no bundled model; bundled: {', '.join(BUNDLED)}")
+    path = model_directory(name)
     model = load_model(path)
     if not isinstance(model.tokenizer, ChordTokenizer):
         return TextModel(model, model.tokenizer, engine)
@@ -263,6 +261,14 @@ def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:
         raise EngineError(f"{name} is a chord model, which runs in the engine array, not in {engine}")
     check_engine(engine)
     return ChordModel(model, model.tokenizer, path)
+
+
+def model_directory(name: str | Path) -> Path:
+    """Where a bundled model is, or the directory that is named. Raises `ModelError` where there is none."""
+    path = Path(str(files("etude.assets").joinpath(str(name)))) if name in BUNDLED else Path(name)
+    if not path.is_dir():
+        raise ModelError(f"{name}: no such model directory, and no bundled model; bundled: {', '.join(BUNDLED)}")
+    return path
 
 
 def load_chords(name: str | Path) -> ChordModel:

@@ -77,6 +77,26 @@ def tokenizer_json(vocab: Path, merges: Path) -> str:
     return _document(ids, pairs)
 
 
+def characters_json(characters: str) -> str:
+    """A tokenizer.json in which each of these ASCII characters is a token, in their order, and no pair is merged.
+
+    The id after them is `<|endoftext|>`, which encoding puts before a text.
+    """
+    symbols = {byte: symbol for symbol, byte in _BYTES.items()}
+    ids = {symbols[ord(character)]: number for number, character in enumerate(characters)} | {END: len(characters)}
+    first, text = {"SpecialToken": {"id": END, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    second = {"Sequence": {"id": "B", "type_id": 0}}
+    document = json.loads(_document(ids, [])) | {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [first, text],
+            "pair": [first, text, first, second],
+            "special_tokens": {END: {"id": END, "ids": [ids[END]], "tokens": [END]}},
+        }
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
 def read_text(path: Path) -> str:
     """A file's text, up to a size that no vocabulary needs. Raises `TokenizerError`, which `named` tells the name."""
     try:

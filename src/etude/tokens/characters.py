@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from .bpe_files import characters_json
 from .tokenizer import TokenizerError
 
 _QUOTED = 40  # characters of a text that an error shows
@@ -74,6 +75,17 @@ class CharTokenizer:
     def to_json(self) -> str:
         document = {"kind": self.kind, "version": 1, "characters": self.characters}
         return json.dumps(document, indent=0, ensure_ascii=False) + "\n"
+
+    def to_bpe_json(self) -> str:
+        """The same ids as a tokenizer.json of GPT-2's kind without merges, for tools that have no character tokens.
+
+        BOS is `<|endoftext|>` there and stands before every text. Raises `TokenizerError` for characters beyond ASCII,
+        which are several bytes, and so would be several tokens.
+        """
+        at = next((character for character in self.characters if not character.isascii()), None)
+        if at is not None:
+            raise TokenizerError(f"{at!r} is a token of its own, which only ASCII can be in byte-level BPE")
+        return characters_json(self.characters)
 
     @staticmethod
     def from_json(text: str) -> CharTokenizer:
