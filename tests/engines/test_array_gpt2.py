@@ -29,7 +29,7 @@ def random_weights(config: GPTConfig, dtype: str = "float32", seed: int = 0) -> 
 
 def transformers_model(config: GPTConfig, weights: Weights) -> Any:
     torch = pytest.importorskip("torch", reason="the parity tests need PyTorch (the train extra)")
-    transformers = pytest.importorskip("transformers", reason="the parity tests need transformers (the bench extra)")
+    transformers = pytest.importorskip("transformers", reason="the parity tests need transformers (the dev extra)")
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config.from_dict(config.to_dict())).eval()
     state = {f"{'' if name == 'lm_head.weight' else 'transformer.'}{name}": w for name, w in weights.items()}
     state.setdefault("lm_head.weight", weights["wte.weight"])

@@ -18,6 +18,7 @@ from etude.engines.array import ArrayEngine
 from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.gpt.directory import ModelError, Weights, load_model, save_model
 from etude.gpt.importing import HUB_NAMES, ImportingError, import_gpt2, licence_of
+from etude.tokens.bpe import BPETokenizer
 from etude.tokens.bpe_by_hand import alphabet
 from etude.tokens.characters import CharTokenizer
 
@@ -264,7 +265,7 @@ def test_the_command_without_a_network(tmp_path: Path) -> None:
 def test_the_text_is_that_of_transformers(tmp_path: Path, source: Path, tied: bool) -> None:
     """From a directory that transformers wrote to a greedy text, by both."""
     torch = pytest.importorskip("torch", reason="the parity tests need PyTorch (the train extra)")
-    transformers = pytest.importorskip("transformers", reason="the parity tests need transformers (the bench extra)")
+    transformers = pytest.importorskip("transformers", reason="the parity tests need transformers (the dev extra)")
     torch.manual_seed(0)
     document = transformers.GPT2Config(
         **(CONFIG.to_dict() | {"tie_word_embeddings": tied, "initializer_range": 0.5, "n_positions": 128})
@@ -297,6 +298,39 @@ def test_real_directories_of_others(tmp_path: Path, shared_checkpoints: Path) ->
     with pytest.raises(ModelError, match=r"tokenizer\.json: missing, and vocab\.json with merges\.txt too"):
         import_gpt2(str(shared_checkpoints / "hf_fake_gpt2_50257"), tmp_path / "n")
     assert entries(tmp_path) == ["m"]
+
+
+def test_a_tokenizer_from_elsewhere(tmp_path: Path, shared_checkpoints: Path, shared_gpt2: Path) -> None:
+    """A real directory without one, and one that has another."""
+    bare = str(shared_checkpoints / "hf_fake_gpt2_50257")
+    with pytest.raises(ModelError, match=r"a model needs its tokenizer: etude import --tokenizer PATH takes one"):
+        import_gpt2(bare, tmp_path / "m")
+    import_gpt2(bare, tmp_path / "m", tokenizer=shared_gpt2)
+    model = load_model(tmp_path / "m")
+    assert isinstance(model.tokenizer, BPETokenizer) and model.tokenizer.encode("Over the hills") == [5886, 262, 18639]
+    import_gpt2(str(tmp_path / "m"), tmp_path / "n", tokenizer=tmp_path / "m" / "tokenizer.json")
+    assert load_model(tmp_path / "n").tokenizer == model.tokenizer
+    before = entries(tmp_path)
+    for source, tokenizer, message in (
+        (bare, tmp_path / "nothing", "nothing: missing"),
+        (bare, tmp_path, r"tokenizer\.json: missing"),
+        (bare, tmp_path / "m" / "README.md", r"README\.md: not JSON"),
+        (str(shared_checkpoints / "hf_tiny_gpt2"), shared_gpt2, r"gpt2: has 50,257 ids, but config\.json says 21"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            import_gpt2(source, tmp_path / "x", tokenizer=tokenizer)
+    assert entries(tmp_path) == before
+
+
+def test_the_commands_tokenizer(tmp_path: Path, source: Path) -> None:
+    vocabulary = tmp_path / "vocabulary"
+    vocabulary.mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        (source / name).rename(vocabulary / name)
+    failed = etude("import", source, "-o", "m", cwd=tmp_path)
+    assert failed.returncode == 1 and "--tokenizer" in failed.stderr
+    assert etude("import", source, "-o", "m", "--tokenizer", "vocabulary", cwd=tmp_path).returncode == 0
+    assert load_model(tmp_path / "m").tokenizer.vocab_size == 260
 
 
 def test_a_real_directory_with_gpt2s_own_vocabulary(

@@ -24,11 +24,17 @@ def register(app: typer.Typer) -> None:
             ),
         ],
         output: Annotated[Path, typer.Option("-o", "--output", help="The model directory to make.")],
+        tokenizer: Annotated[
+            Path | None,
+            typer.Option(
+                help="For a source without: a tokenizer.json, or a folder with it or with vocab.json and merges.txt."
+            ),
+        ] = None,
     ) -> None:
         """Import GPT-2 weights as a model directory; the hub's need the network once and pip install 'etude[hub]'.
 
         Example: etude import gpt2 -o gpt2
         """
-        model = import_gpt2(source, output, say)
+        model = import_gpt2(source, output, say, tokenizer)
         c, count = model.config, sum(array.size for array in model.weights.values())
         say(f"{output}: {count:,} parameters, {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide")

@@ -85,8 +85,11 @@ def save_model(
         write_tensors(file, tensors, metadata, dtype)
 
 
-def load_model(directory: Path) -> ModelFiles:
-    """Read and check a model directory. Raises `ModelError`."""
+def load_model(directory: Path, tokenizer_path: Path | None = None) -> ModelFiles:
+    """Read and check a model directory. Raises `ModelError`.
+
+    `tokenizer_path`, as `BPETokenizer.from_path` takes it, goes before what `directory` has for a tokenizer.
+    """
     if not directory.is_dir():
         raise ModelError(f"{directory}: no such model directory")
     try:
@@ -94,13 +97,17 @@ def load_model(directory: Path) -> ModelFiles:
         config = GPTConfig.from_dict(_json(config_text, directory / CONFIG))
     except ConfigError as error:
         raise ModelError(f"{directory / CONFIG}: {error}") from error
-    tokenizer, tokenizer_text = _tokenizer(directory, config)
+    if tokenizer_path is None:
+        source = directory / TOKENIZER
+        tokenizer, tokenizer_text = _tokenizer(directory, config)
+    else:
+        source, tokenizer = tokenizer_path, _other_tokenizer(tokenizer_path)
     unused = config.vocab_size - tokenizer.vocab_size
     if unused < 0 or (unused and config.architecture != "gpt2"):
-        raise ModelError(
-            f"{directory / TOKENIZER}: has {tokenizer.vocab_size:,} ids, but {CONFIG} says {config.vocab_size:,}"
-        )
-    beside = {CONFIG: _sha256(config_text.encode()), TOKENIZER: _sha256(tokenizer_text.encode())}
+        raise ModelError(f"{source}: has {tokenizer.vocab_size:,} ids, but {CONFIG} says {config.vocab_size:,}")
+    beside = {CONFIG: _sha256(config_text.encode())}
+    if tokenizer_path is None:
+        beside[TOKENIZER] = _sha256(tokenizer_text.encode())
     weights = _weights(directory, config, beside)
     if isinstance(tokenizer, BPETokenizer):  # what the configuration does not say, the vocabulary does
         bos, end = config.bos_token_id, config.eos_token_id
@@ -120,7 +127,10 @@ def _tokenizer(directory: Path, config: GPTConfig) -> tuple[CharTokenizer | Chor
     try:
         if config.architecture == "gpt2" and not path.exists():
             if not all(part.exists() for part in parts):
-                raise ModelError(f"{path}: missing, and {' with '.join(VOCABULARY)} too; a model needs its tokenizer")
+                raise ModelError(
+                    f"{path}: missing, and {' with '.join(VOCABULARY)} too; a model needs its tokenizer: "
+                    "etude import --tokenizer PATH takes one from elsewhere"
+                )
             tokenizer = BPETokenizer.from_files(*parts)
             return tokenizer, tokenizer.to_json()
         text = _text(path)
@@ -128,6 +138,13 @@ def _tokenizer(directory: Path, config: GPTConfig) -> tuple[CharTokenizer | Chor
     except TokenizerError as error:
         # What is read from two files names the one at fault itself.
         raise ModelError(f"{path}: {error}" if path.exists() else str(error)) from error
+
+
+def _other_tokenizer(path: Path) -> BPETokenizer:
+    try:
+        return BPETokenizer.from_path(path)
+    except TokenizerError as error:  # names the file at fault itself
+        raise ModelError(str(error)) from error
 
 
 def _name_in_file(config: GPTConfig, name: str) -> str:

@@ -39,10 +39,13 @@ class ImportingError(EtudeError):
     """A source that is not there, cannot be reached or is no GPT-2."""
 
 
-def import_gpt2(source: str, output: Path, say: Callable[[str], None] = lambda message: None) -> ModelFiles:
+def import_gpt2(
+    source: str, output: Path, say: Callable[[str], None] = lambda message: None, tokenizer: Path | None = None
+) -> ModelFiles:
     """Write the model directory `output` from a local directory, one of `HUB_NAMES` or any owner/name on the hub.
 
-    A local directory goes before a name. `output` must not exist. Raises `ImportingError`, or `ModelError` for a source
+    A local directory goes before a name. `tokenizer` is for a source that has none: a tokenizer.json, or a folder with
+    it or with vocab.json and merges.txt. `output` must not exist. Raises `ImportingError`, or `ModelError` for a source
     with a fault in it; then nothing is left behind, but what was downloaded is kept for the next try.
     """
     if os.path.lexists(output):
@@ -57,7 +60,7 @@ def import_gpt2(source: str, output: Path, say: Callable[[str], None] = lambda m
         directory = _download(source, repository, say)
         # The client keeps a snapshot in a folder that is called like its commit.
         origin = f"https://huggingface.co/{repository}, revision `{_quoted(directory.name)}`"
-    model = load_model(directory)
+    model = load_model(directory, tokenizer)
     if model.config.architecture != "gpt2":
         raise ImportingError(f"{source}: is a {model.config.architecture} model, not a GPT-2")
     title = source if source in HUB_NAMES else Path(source).resolve().name
