@@ -70,7 +70,9 @@ def q4_0(rows: Array) -> Array:
 
 
 def _inverse(scale: Array) -> Array:
-    return np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+    """1/scale, or 0 for zeros and for what is so small that 1/scale is beyond float32: as float16, both are 0."""
+    usable = np.abs(scale) >= np.finfo(np.float32).tiny
+    return np.divide(1, scale, out=np.zeros_like(scale), where=usable)
 
 
 @dataclass(frozen=True, slots=True)
