@@ -15,6 +15,7 @@ from etude.engines.array import ArrayEngine
 from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.gpt.directory import load_model, save_model
 from etude.gpt.exporting import ExportingError, export_model
+from etude.gpt.tensors import TensorFile
 from etude.tokens.bpe import BPETokenizer
 from etude.tokens.characters import CharTokenizer
 
@@ -65,6 +66,8 @@ def test_transformers_gives_the_same_logits_and_ids(
         logits = model(torch.tensor([ids])).logits[0].numpy()
     wanted = ArrayEngine(ours.config, ours.weights).start_all(ids)
     assert np.abs(logits - wanted).max() < error * max(1, wanted.std())
+    stored = TensorFile.open(tmp_path / "x" / "model.safetensors")
+    assert {stored.raw(name).dtype.name for name in stored.shapes} == {dtype or "float32"}
     again = load_model(tmp_path / "x")  # it is a model directory too
     assert (again.config, again.tokenizer, again.card) == (ours.config, ours.tokenizer, "# A card\n")
 

@@ -6,9 +6,11 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
+from etude.tokens.bpe import BPETokenizer
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.tokenizer import TokenizerError, read_tokenizer
 
@@ -75,3 +77,21 @@ def test_another_kind_or_version_is_refused() -> None:
     for damaged in ("", "{}", "[" * 100_000, text[:-3], text.replace(": 1", ": 2"), text.replace('"char"', '"chord"')):
         with pytest.raises(TokenizerError):
             CharTokenizer.from_json(damaged)
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+@settings(deadline=None, max_examples=30)
+def test_the_same_ids_as_byte_level_bpe(text: str) -> None:
+    """As the tokenizers library reads it: BOS goes before a text, and nothing is merged or split away."""
+    characters = CharTokenizer.train([text, "emma"])
+    library = Tokenizer.from_str(characters.to_bpe_json())
+    assert library.encode(text).ids == characters.document(text)[:-1]
+    assert library.decode(characters.encode(text)) == text
+    bpe = BPETokenizer.from_json(characters.to_bpe_json())
+    assert bpe.encode(text) == characters.encode(text)
+    assert (bpe.vocab_size, bpe.end_id) == (characters.vocab_size, characters.bos_id)
+
+
+def test_characters_of_several_bytes_are_no_bpe() -> None:
+    with pytest.raises(TokenizerError, match="'é' is a token of its own, which only ASCII can be in byte-level BPE"):
+        CharTokenizer("ané").to_bpe_json()

@@ -118,20 +118,17 @@ def _check_range(model: ModelFiles) -> None:
 
 
 def _write_hf(model: ModelFiles, destination: Path, dtype: str) -> None:
-    """A model directory with the files beside it that `transformers` and vLLM look for."""
+    """A model directory, and what `transformers` does not read from tokenizer.json itself."""
     config = model.config
-    names = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
-    special = {name.removesuffix("_id"): _token(model, number) for name, number in names.items() if number is not None}
+    special = {"bos_token": config.bos_token_id, "eos_token": config.eos_token_id}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # the class that takes tokenizer.json as it is
         "model_max_length": config.block_size,
         "clean_up_tokenization_spaces": False,
-        **special,
+        **{name: _token(model, number) for name, number in special.items() if number is not None},
     }
     with atomic_directory(destination) as folder:
         _write_json(folder / "tokenizer_config.json", settings)
-        _write_json(folder / "special_tokens_map.json", special)
-        _write_json(folder / "generation_config.json", names)
         save_model(folder, config, model.weights, model.tokenizer, model.card, dtype)
 
 
