@@ -24,14 +24,14 @@ EPSILON = 1e-5  # of RMSNorm
 _ALIGNMENT = 64  # bytes of a cache line: Adam took 8 µs instead of 4 where numbers lie across two
 
 F = TypeVar("F", bound=Callable[..., Any])
-_DIGEST = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+_DIGEST = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
 
 def kernel(function: F) -> F:
     """Compile at the first call. `fastmath`: sums may be taken in another order, which is what vectors do.
 
     Numba takes compiled code from the disk if the function's own file and the values of its closure are the same. What
-    it calls in this file is compiled into it, so this file's digest becomes such a value.
+    it calls is compiled into it, so the digest of this folder's files becomes such a value.
     """
     code = function.__code__.replace(co_freevars=(*function.__code__.co_freevars, "kernels"))
     closure = (*(function.__closure__ or ()), CellType(_DIGEST))
@@ -68,7 +68,12 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     return array
 
 
-@intrinsic
+def instructions(function: Callable[..., Any]) -> Any:
+    """A function that is written out as machine instructions: given types, it returns a signature and their writer."""
+    return intrinsic(function)
+
+
+@instructions
 def _as_float(context: Any, bits: Any) -> Any:
     """The float whose bits these are."""
     kind = {types.int32: types.float32, types.int64: types.float64}[bits]
@@ -98,7 +103,7 @@ def _exp_for(x: Any) -> Any:
             n = np.rint(x * scale)
             r = x - n * ln2
             e = c[0] + r * (c[1] + r * (c[2] + r * (c[3] + r * (c[4] + r * (c[5] + r * c[6])))))
-            return e * _as_float(np.int32((np.int32(n) + bias) << mantissa))  # type: ignore[call-arg]
+            return e * _as_float(np.int32((np.int32(n) + bias) << mantissa))
 
         return exp32
     d = tuple(1 / math.factorial(k) for k in range(14))
@@ -110,7 +115,7 @@ def _exp_for(x: Any) -> Any:
         r = x - n * log2
         e = d[7] + r * (d[8] + r * (d[9] + r * (d[10] + r * (d[11] + r * (d[12] + r * d[13])))))
         e = d[0] + r * (d[1] + r * (d[2] + r * (d[3] + r * (d[4] + r * (d[5] + r * (d[6] + r * e))))))
-        return e * _as_float((np.int64(n) + 1023) << 52)  # type: ignore[call-arg]
+        return e * _as_float((np.int64(n) + 1023) << 52)
 
     return exp64
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,10 +111,28 @@ def digest(arrays: Mapping[str, NDArray[Any]] | TensorFile, dtype: str | None = 
         array = arrays.raw(name) if isinstance(arrays, TensorFile) else np.ascontiguousarray(arrays[name], dtype)
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         total.update(array.data)
+        release(array)
     return total.hexdigest()
 
 
 def is_finite(array: NDArray[Any]) -> bool:
     """Whether all its numbers are, looked at in parts: a mask of the whole would be a quarter of its size."""
     flat = array.reshape(-1)
-    return all(np.isfinite(flat[at : at + _CHUNK]).all() for at in range(0, len(flat), _CHUNK))
+    finite = all(np.isfinite(flat[at : at + _CHUNK]).all() for at in range(0, len(flat), _CHUNK))
+    release(array)
+    return finite
+
+
+def release(array: NDArray[Any]) -> None:
+    """Let the system take back the memory of a mapped array that was read; what is read again comes from the file."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise") or not array.size:
+        return
+    beginning = np.frombuffer(base, np.uint8).ctypes.data
+    steps = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
+    start = array.ctypes.data - beginning + sum(step for step in steps if step < 0)
+    stop = start + sum(map(abs, steps)) + array.itemsize
+    start -= start % mmap.PAGESIZE
+    base.madvise(mmap.MADV_DONTNEED, start, stop - start)

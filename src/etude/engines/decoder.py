@@ -1,0 +1,420 @@
+"""The `compiled` engine's GPT-2: one compiled function runs all layers, on all cores, in float32, int8 or int4.
+
+A step reads every weight once and is as fast as memory gives them, so fewer bits a weight are more tokens a second. A
+prompt is arithmetic instead: its tokens go through each matrix together, 128 at a time. Several texts go together too,
+whatever their lengths, and each gets the logits that it would get alone, to the bit.
+
+T is the number of tokens computed together, each with a place in its text and the slot of the cache that is its text's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from etude.gpt.config import GPTConfig
+
+from .compiled import announced
+from .kernels import Array, aligned, exp, kernel
+from .matrices import (
+    TILE,
+    Matrix,
+    Precision,
+    Tile,
+    encode,
+    largest_code,
+    make_tile,
+    multiply,
+    multiply_many,
+    packed,
+    unpack,
+)
+from .team import barrier, share, team
+from .vectors import GROUP, scores16
+
+_PIECE = 128  # tokens of a prompt that go through the layers together
+_STEP = 32  # texts that take a step together
+_ALONE = 1 << 20  # a model with fewer weights is quicker on one core than two are at meeting
+
+
+class Layers(NamedTuple):
+    """The weights of GPT-2."""
+
+    wte: Matrix  # [1, V, d], the head too where that is tied
+    head: Matrix  # [1, V, d]
+    wpe: Array  # [block_size, d]
+    norms: Array  # [n_layer, 2, 2, d]: ln_1 and ln_2, weight and bias
+    last_norm: Array  # [2, d]: ln_f
+    c_attn: Matrix  # [n_layer, 3d, d]
+    attn_proj: Matrix  # [n_layer, d, d]
+    c_fc: Matrix  # [n_layer, 4d, d]
+    mlp_proj: Matrix  # [n_layer, d, 4d]
+
+
+class Room(NamedTuple):
+    """Where it is computed, for up to `_PIECE` tokens. Zeros fill up the last group of all but the stream."""
+
+    x: Array  # [T, d]: the residual stream
+    normed: Array  # [T, d], and what attention gives
+    qkv: Array  # [T, 3d]
+    hidden: Array  # [T, 4d]
+    codes: Array  # [T, d] int16
+    hidden_codes: Array  # [T, 4d] int16
+    steps: Array  # [T]: the scales of codes
+    hidden_steps: Array  # [T]
+    tiles: tuple[Tile, ...]  # one a thread
+    scores: Array  # [threads, block_size in whole tiles]
+
+
+@kernel
+def _norm(x: Array, scale: Array, shift: Array, epsilon: float, out: Array) -> None:
+    """LayerNorm of x [d]."""
+    d = len(x)
+    total = np.float32(0)
+    for i in range(d):
+        total += x[i]
+    mean = total / np.float32(d)
+    square = np.float32(0)
+    for i in range(d):
+        square += (x[i] - mean) * (x[i] - mean)
+    factor = np.float32(1) / np.sqrt(square / np.float32(d) + np.float32(epsilon))
+    for i in range(d):
+        out[i] = (x[i] - mean) * factor * scale[i] + shift[i]
+
+
+@kernel
+def _gelu(x: Array) -> None:
+    """x times its sigmoid after a polynomial: the tanh form of GELU, as tanh u = 2 sigmoid(2u) - 1."""
+    one, twice, cubic = np.float32(1), np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)
+    zero = np.float32(0)
+    for i in range(len(x)):
+        u = twice * (x[i] + cubic * x[i] * x[i] * x[i])
+        e = exp(-abs(u))
+        x[i] = x[i] * (one if u >= zero else e) / (one + e)
+
+
+@kernel
+def _attend(q: Array, keys: Array, values: Array, n: int, scores: Array, out: Array) -> None:
+    """The values that a query q [k] attends to among n tokens; keys [tiles, k, TILE], values [block_size, k]."""
+    size = len(q)
+    scale = np.float32(1) / np.sqrt(np.float32(size))
+    zero = np.float32(0)
+    for block in range((n + TILE - 1) // TILE):
+        scores16(q.ctypes.data, keys[block].ctypes.data, size, scale, scores[block * TILE :].ctypes.data)
+    most = scores[0]
+    for j in range(np.uint64(n)):
+        most = scores[j] if scores[j] > most else most
+    total = zero
+    for j in range(np.uint64(n)):
+        scores[j] = exp(scores[j] - most)
+        total += scores[j]
+    for i in range(size):
+        out[i] = zero
+    for j in range(0, n - 3, 4):
+        p0, p1, p2, p3 = scores[j], scores[j + 1], scores[j + 2], scores[j + 3]
+        v0, v1, v2, v3 = values[j], values[j + 1], values[j + 2], values[j + 3]
+        for i in range(size):
+            out[i] += p0 * v0[i] + p1 * v1[i] + p2 * v2[i] + p3 * v3[i]
+    for j in range(n - n % 4, n):
+        p0, v0 = scores[j], values[j]
+        for i in range(size):
+            out[i] += p0 * v0[i]
+    one = np.float32(1) / total
+    for i in range(size):
+        out[i] *= one
+
+
+@kernel
+def forward(
+    w: Layers,
+    room: Room,
+    keys: Array,  # [n_layer, slots, h, tiles, k, TILE]: the keys of TILE tokens side by side
+    values: Array,  # [n_layer, slots, h, block_size, k]
+    tokens: Array,  # [3, T]: id, place in its text, slot
+    wanted: Array,  # [R]: which of the T tokens' logits are wanted
+    logits: Array,  # [R, V]
+    epsilon: float,
+    largest: tuple[int, int],  # what d and 4d numbers may be rounded to; 0 in float32
+    many: bool,  # whether the tokens are a prompt's
+    meeting: Array,
+    thread: int,
+    threads: int,
+) -> None:
+    """Run tokens through all layers; what one thread is to do between two barriers depends on no other."""
+    n_layer, heads, size = values.shape[0], values.shape[2], values.shape[4]
+    count, d = tokens.shape[1], heads * size
+    rows = (count + 3) // 4 * 4 if many else count  # what is computed for more tokens than there are is not used
+    x, normed, qkv, hidden = room.x[:rows], room.normed[:rows], room.qkv[:rows], room.hidden[:rows]
+    codes, steps = room.codes[:rows], room.steps[:rows]
+    hidden_codes, hidden_steps = room.hidden_codes[:rows], room.hidden_steps[:rows]
+    tile, scores = room.tiles[thread], room.scores[thread]
+    whole = largest[0] > 0
+    first, last = share(count, 1, thread, threads)
+    # Which columns of a product: whole tiles, so that no two threads write to one cache line.
+    ends, ends3 = share(d, TILE, thread, threads), share(3 * d, TILE, thread, threads)
+    ends4 = share(4 * d, TILE, thread, threads)
+    first_head, last_head = share(heads, 1, thread, threads)
+
+    for t in range(first, last):
+        token, place = tokens[0, t], tokens[1, t]
+        unpack(w.wte, 0, token, token + 1, tile.numbers)
+        for i in range(d):
+            x[t, i] = tile.numbers[0, i] + w.wpe[place, i]
+    for layer in range(n_layer):
+        for t in range(first, last):
+            _norm(x[t], w.norms[layer, 0, 0], w.norms[layer, 0, 1], epsilon, normed[t])
+            if whole:
+                steps[t] = encode(normed[t], codes[t], largest[0])
+        barrier(meeting, threads)
+        if many:
+            multiply_many(w.c_attn, layer, normed, codes, steps, qkv, ends3[0], ends3[1], tile)
+        else:
+            multiply(w.c_attn, layer, normed, codes, steps, qkv, ends3[0], ends3[1], tile)
+        barrier(meeting, threads)
+        for head in range(first_head, last_head):
+            at = head * size
+            for t in range(count):
+                place, slot = tokens[1, t], tokens[2, t]
+                for i in range(size):
+                    keys[layer, slot, head, place // TILE, i, place % TILE] = qkv[t, d + at + i]
+                    values[layer, slot, head, place, i] = qkv[t, 2 * d + at + i]
+            for t in range(count):
+                place, slot = tokens[1, t], tokens[2, t]
+                q, out = qkv[t][at : at + size], normed[t][at : at + size]
+                _attend(q, keys[layer, slot, head], values[layer, slot, head], place + 1, scores, out)
+        barrier(meeting, threads)
+        if whole:
+            for t in range(first, last):
+                steps[t] = encode(normed[t], codes[t], largest[0])
+            barrier(meeting, threads)
+        # What a block adds to the stream is written over q, which no thread needs any more.
+        if many:
+            multiply_many(w.attn_proj, layer, normed, codes, steps, qkv, ends[0], ends[1], tile)
+        else:
+            multiply(w.attn_proj, layer, normed, codes, steps, qkv, ends[0], ends[1], tile)
+        barrier(meeting, threads)
+        for t in range(first, last):
+            for i in range(d):
+                x[t, i] += qkv[t, i]
+            _norm(x[t], w.norms[layer, 1, 0], w.norms[layer, 1, 1], epsilon, normed[t])
+            if whole:
+                steps[t] = encode(normed[t], codes[t], largest[0])
+        barrier(meeting, threads)
+        if many:
+            multiply_many(w.c_fc, layer, normed, codes, steps, hidden, ends4[0], ends4[1], tile)
+        else:
+            multiply(w.c_fc, layer, normed, codes, steps, hidden, ends4[0], ends4[1], tile)
+        for t in range(count):
+            _gelu(hidden[t][ends4[0] : ends4[1]])
+        barrier(meeting, threads)
+        if whole:
+            for t in range(first, last):
+                hidden_steps[t] = encode(hidden[t], hidden_codes[t], largest[1])
+            barrier(meeting, threads)
+        if many:
+            multiply_many(w.mlp_proj, layer, hidden, hidden_codes, hidden_steps, qkv, ends[0], ends[1], tile)
+        else:
+            multiply(w.mlp_proj, layer, hidden, hidden_codes, hidden_steps, qkv, ends[0], ends[1], tile)
+        barrier(meeting, threads)
+        for t in range(first, last):
+            for i in range(d):
+                x[t, i] += qkv[t, i]
+
+    barrier(meeting, threads)
+    first, last = share(len(wanted), 1, thread, threads)
+    for r in range(first, last):
+        _norm(x[wanted[r]], w.last_norm[0], w.last_norm[1], epsilon, normed[r])
+        if largest[0] > 0:
+            steps[r] = encode(normed[r], codes[r], largest[0])
+    barrier(meeting, threads)
+    if len(wanted):
+        n = len(wanted)
+        start, stop = share(logits.shape[1], TILE, thread, threads)
+        stop = min(stop, logits.shape[1])
+        multiply(w.head, 0, normed[:n], codes[:n], steps[:n], logits, start, stop, tile)
+    barrier(meeting, threads)
+
+
+def layers(config: GPTConfig, weights: Mapping[str, Array], precision: Precision) -> Layers:
+    """The weights of `parameter_shapes` for `gpt2` in a precision. Embeddings and norms stay in float32."""
+
+    def matrices(name: str) -> Matrix:
+        names = [f"h.{layer}.{name}" for layer in range(config.n_layer)]
+        sources, biases = [weights[f"{each}.weight"] for each in names], [weights[f"{each}.bias"] for each in names]
+        return packed(sources, biases, precision, transposed=True)
+
+    def norm(name: str) -> list[Array]:
+        return [weights[f"{name}.weight"], weights[f"{name}.bias"]]
+
+    wte = packed([weights["wte.weight"]], None, precision)
+    return Layers(
+        wte=wte,
+        head=wte if config.tie_word_embeddings else packed([weights["lm_head.weight"]], None, precision),
+        wpe=np.array(weights["wpe.weight"], np.float32),
+        norms=np.array(
+            [[norm(f"h.{layer}.ln_1"), norm(f"h.{layer}.ln_2")] for layer in range(config.n_layer)], np.float32
+        ),
+        last_norm=np.array(norm("ln_f"), np.float32),
+        c_attn=matrices("attn.c_attn"),
+        attn_proj=matrices("attn.c_proj"),
+        c_fc=matrices("mlp.c_fc"),
+        mlp_proj=matrices("mlp.c_proj"),
+    )
+
+
+class CompiledDecoder:
+    """GPT-2 with a cache for each text. As in the other engines, a full block goes on with its newest half."""
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        weights: Mapping[str, Array],
+        precision: Precision = "float32",
+        say: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.config, self.precision = config, precision
+        with announced(say):
+            self._layers = layers(config, weights, precision)
+            d, block = config.n_embd, config.block_size
+            small = sum(array.size for array in weights.values()) < _ALONE
+            self._threads = 1 if small else team().threads
+            wide, wider = -(-d // GROUP) * GROUP, -(-4 * d // GROUP) * GROUP
+            threads = self._threads
+            self._room = Room(
+                x=aligned((_PIECE, d), np.float32),
+                normed=aligned((_PIECE, wide), np.float32),
+                qkv=aligned((_PIECE, 3 * wide), np.float32),
+                hidden=aligned((_PIECE, wider), np.float32),
+                codes=aligned((_PIECE, wide), np.int16),
+                hidden_codes=aligned((_PIECE, wider), np.int16),
+                steps=aligned((_PIECE,), np.float32),
+                hidden_steps=aligned((_PIECE,), np.float32),
+                tiles=tuple(make_tile(4 * d) for _ in range(threads)),
+                scores=aligned((threads, -(-block // TILE) * TILE), np.float32),
+            )
+            self._largest = largest_code(self._layers.c_attn, d), largest_code(self._layers.mlp_proj, 4 * d)
+            self._ids: list[list[int]] = []
+            self._slots: list[int] = []
+            self._keys, self._values = self._cache(1)
+            self._run([], many=False)  # compiled or loaded here
+
+    def start(self, prompt: Sequence[int]) -> Array:
+        """Forget everything, read `prompt` (one token at least), return the logits [V] of the token after it."""
+        last: Array = self.start_batch([prompt])[0]
+        return last
+
+    def start_all(self, prompt: Sequence[int]) -> Array:
+        """As `start`, with the logits [t, V] after each of the prompt's tokens, at most `block_size` of them."""
+        self._begin([prompt])
+        return self._read([0], all_logits=True)
+
+    def step(self, token: int) -> Array:
+        """Add one token, return the logits [V] of the one after it."""
+        last: Array = self.step_batch([token])[0]
+        return last
+
+    def start_batch(self, prompts: Sequence[Sequence[int]]) -> Array:
+        """Forget everything, read prompts of any lengths, return the logits [B, V] of the token after each."""
+        self._begin(prompts)
+        return self._read(range(len(prompts)))
+
+    def step_batch(self, tokens: Sequence[int]) -> Array:
+        """Add a token to each text, return the logits [B, V] of the ones after them."""
+        self._check([tokens])
+        block, half = self.config.block_size, self.config.block_size // 2
+        logits = np.empty((len(tokens), self.config.vocab_size), np.float32)
+        full = [row for row, ids in enumerate(self._ids) if len(ids) == block]
+        for row, token in enumerate(tokens):
+            kept = self._ids[row]
+            self._ids[row] = [*kept[len(kept) - half :], token] if row in full else [*kept, token]
+        if full:
+            logits[full] = self._read(full)
+        others = [row for row in range(len(tokens)) if row not in full]
+        for start in range(0, len(others), _STEP):
+            rows = others[start : start + _STEP]
+            now = [(self._ids[row][-1], len(self._ids[row]) - 1, self._slots[row]) for row in rows]
+            logits[rows] = self._run(now, many=False)
+        return logits
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these texts in this order; one that is named twice goes on in two ways."""
+        taken: set[int] = set()
+        slots = []
+        free = [slot for slot in range(self._keys.shape[1]) if slot not in {self._slots[row] for row in rows}]
+        if len(rows) - len(set(rows)) > len(free):
+            missing = len(rows) - len(set(rows)) - len(free)
+            free += range(self._keys.shape[1], self._keys.shape[1] + missing)
+            self._grow(self._keys.shape[1] + missing)
+        for row in rows:
+            slot, n = self._slots[row], len(self._ids[row])
+            if slot in taken:
+                copy = free.pop(0)
+                tiles = -(-n // TILE)
+                self._keys[:, copy, :, :tiles] = self._keys[:, slot, :, :tiles]
+                self._values[:, copy, :, :n] = self._values[:, slot, :, :n]
+                slot = copy
+            taken.add(slot)
+            slots.append(slot)
+        self._ids, self._slots = [list(self._ids[row]) for row in rows], slots
+
+    def _check(self, prompts: Sequence[Sequence[int]]) -> None:
+        size = self.config.vocab_size
+        if not all(len(ids) and all(0 <= token < size for token in ids) for ids in prompts):
+            raise ValueError(f"token ids must be 0 to {size - 1}, and one at least")
+
+    def _begin(self, prompts: Sequence[Sequence[int]]) -> None:
+        self._check(prompts)
+        if len(prompts) > self._keys.shape[1]:
+            self._grow(len(prompts))
+        self._ids = [list(ids[-self.config.block_size :]) for ids in prompts]
+        self._slots = list(range(len(prompts)))
+
+    def _cache(self, slots: int) -> tuple[Array, Array]:
+        """Keys and values of so many texts; the system gives memory only to what is written."""
+        c = self.config
+        keys = (c.n_layer, slots, c.n_head, -(-c.block_size // TILE), c.head_size, TILE)
+        return np.empty(keys, np.float32), np.empty((c.n_layer, slots, c.n_head, c.block_size, c.head_size), np.float32)
+
+    def _grow(self, slots: int) -> None:
+        keys, values = self._keys, self._values
+        self._keys, self._values = self._cache(slots)
+        for ids, slot in zip(self._ids, self._slots, strict=True):
+            n, tiles = len(ids), -(-len(ids) // TILE)
+            self._keys[:, slot, :, :tiles], self._values[:, slot, :, :n] = (
+                keys[:, slot, :, :tiles],
+                values[:, slot, :, :n],
+            )
+
+    def _read(self, rows: Sequence[int], all_logits: bool = False) -> Array:
+        """Run whole texts from their beginnings; the logits after the last token of each, or after every one."""
+        tokens = [(token, place, self._slots[row]) for row in rows for place, token in enumerate(self._ids[row])]
+        ends = set(np.cumsum([len(self._ids[row]) for row in rows]) - 1)
+        parts = []
+        for start in range(0, len(tokens), _PIECE):
+            piece = tokens[start : start + _PIECE]
+            wanted = [at for at in range(len(piece)) if all_logits or start + at in ends]
+            parts.append(self._run(piece, many=True, wanted=wanted))
+        return np.concatenate(parts)
+
+    def _run(self, tokens: Sequence[tuple[int, int, int]], *, many: bool, wanted: Sequence[int] | None = None) -> Array:
+        """The logits [R, V] after the wanted tokens, by default all of them."""
+        these = np.arange(len(tokens)) if wanted is None else np.array(wanted, np.int64)
+        logits = np.empty((len(these), self.config.vocab_size), np.float32)
+        team().run(
+            forward,
+            self._layers,
+            self._room,
+            self._keys,
+            self._values,
+            np.array(tokens, np.int64).reshape(-1, 3).T.copy(),
+            these,
+            logits,
+            self.config.layer_norm_epsilon,
+            self._largest,
+            many,
+            threads=self._threads,
+        )
+        return logits
