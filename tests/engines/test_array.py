@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.engines.array import ArrayEngine
-from etude.gpt.config import GPTConfig
+from etude.gpt.config import Architecture, GPTConfig, parameter_shapes
 from etude.gpt.directory import Weights
 from etude.tokens.chords import ChordTokenizer
 
@@ -53,8 +53,6 @@ def test_export_gives_back_what_was_adopted_and_sums_features(
 def test_steps_equal_one_pass(split: int, seed: int) -> None:
     config = GPTConfig("modern", 20, block_size=32, n_layer=2, n_head=2, n_embd=8)
     rng = np.random.default_rng(0)
-    from etude.gpt.config import parameter_shapes
-
     weights = {name: rng.normal(0, 0.4, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
     ids = ids_of(config, 20, seed)
     whole = ArrayEngine(config, weights).start_all(ids)
@@ -93,3 +91,46 @@ def test_a_full_block_goes_on_with_its_newest_half(config: GPTConfig, weights: W
 def test_ids_that_are_none_are_refused(config: GPTConfig, weights: Weights, ids: list[int]) -> None:
     with pytest.raises(ValueError, match="token ids must be"):
         ArrayEngine(config, weights).start(ids)
+
+
+@pytest.mark.parametrize("architecture", ["micro", "gpt2", "modern"])
+def test_notes_are_every_intermediate_in_order_and_change_nothing(
+    architecture: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = GPTConfig(architecture, 20, block_size=32, n_layer=2, n_head=2, n_embd=8)
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.4, shape) for name, shape in parameter_shapes(config).items()}
+    ids = ids_of(config, 9)
+    noted: dict[str, np.ndarray] = {}
+
+    def note(name: str, value: np.ndarray) -> np.ndarray:
+        assert name not in noted
+        noted[name] = value.copy()
+        return value
+
+    monkeypatch.setattr("etude.engines.array._PIECE", 4)  # what is noted is whole all the same
+    engine = ArrayEngine(config, weights, note)
+    logits = engine.start_all(ids)
+    assert np.abs(logits - ArrayEngine(config, weights).start_all(ids)).max() < 1e-12
+    names = list(noted)
+    layer = ["ln_1", "attn.c_attn", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.weights", "attn.z"]
+    layer += ["attn.c_proj", "resid_mid", "ln_2", "mlp.c_fc", "mlp.act", "mlp.c_proj", "resid_post"]
+    if architecture == "modern":
+        layer[2:2] = ["attn.q_norm", "attn.k_norm"]
+    for index in range(2):
+        assert [name[4:] for name in names if name.startswith(f"h.{index}.")] == layer
+    assert names[0] in ("wte", "found") and names[-1] == "logits"
+    # Each is the one that the next is made of.
+    for index in range(2):
+        value = {name: noted[f"h.{index}.{name}"] for name in layer}
+        before = noted["resid_pre"] if index == 0 else noted[f"h.{index - 1}.resid_post"]
+        assert np.allclose(value["resid_mid"], before + value["attn.c_proj"], atol=1e-12)
+        assert np.allclose(value["resid_post"], value["resid_mid"] + value["mlp.c_proj"], atol=1e-12)
+        scale = weights[f"h.{index}.attn.scale"][:, None, None] if architecture == "modern" else config.head_size**-0.5
+        assert np.allclose(value["attn.scores"], value["attn.q"] @ value["attn.k"].transpose(0, 2, 1) * scale)
+        seen = np.where(np.tri(9, dtype=bool), np.exp(value["attn.scores"]), 0)
+        assert np.allclose(value["attn.weights"], seen / seen.sum(axis=-1, keepdims=True), atol=1e-12)
+        z = value["attn.weights"] @ value["attn.v"]  # [h, t, k]
+        assert np.allclose(value["attn.z"].reshape(9, 2, 4).transpose(1, 0, 2), z, atol=1e-12)
+    head = ArrayEngine(config, weights).head(noted["h.1.resid_post"])
+    assert np.allclose(head, noted["lm_head" if architecture == "modern" else "logits"], atol=1e-12)
