@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from etude.engines.array import ArrayEngine
 from etude.engines.engine import ENGINES, Array, Engine, EngineError, check_engine, make_engine
 from etude.errors import EtudeError
+from etude.explain import Trace, check_length, record
+from etude.explain.words import chord_words, text_words
 from etude.gpt.config import GPTConfig
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
 from etude.music.chart import parse_progression
 from etude.music.theory import Chord, Key, describe
-from etude.sampling import Sampling, choose, probabilities
+from etude.sampling import GREEDY, Sampling, choose, probabilities
 from etude.tokens.bpe import BPETokenizer
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
@@ -145,6 +147,23 @@ class ChordModel:
                 logits = engine.step(generated[-1])
         return tuple(generated[len(ids) :]), logprob
 
+    def trace(
+        self, prompt: Prompt, top: int = 10, steps: int = 0, key: Key | str | None = None, keep: Sequence[str] = ("*",)
+    ) -> Trace:
+        """Every number of a pass over `<song>`, the prompt and `steps` likeliest changes after it.
+
+        Probabilities are over all chords, as in `suggest`; of the numbers those are kept whose names match `keep`.
+        Raises `ChordError`, or `EtudeError` for a prompt longer than the model's block.
+        """
+        changes = read_prompt(prompt)
+        key = Key.parse(key) if isinstance(key, str) else key or detect_key(prompt, changes)
+        encoded, n_chords = self.tokenizer.encode_changes(changes, key.pitch_class), self.tokenizer.n_chords
+        check_length(self.config, encoded.ids, steps)
+        added, _ = self._continue(encoded.ids, steps, GREEDY, np.random.default_rng(0))
+        ids, words = (*encoded.ids, *added), chord_words(self.tokenizer, key, encoded.anchor)
+        name = self.directory.resolve().name
+        return record(name, self.config, self._weights, ids, len(encoded.ids), words, n_chords, top, keep)
+
     def predictor(self) -> Predict:
         """How this model says the chords of a song, as `training.evaluation.score` asks for it."""
 
@@ -174,10 +193,12 @@ class ChordModel:
 class TextModel:
     """A model of text. Asking it changes nothing in it; the same question gets the same answer."""
 
-    def __init__(self, model: ModelFiles, tokenizer: CharTokenizer | BPETokenizer, engine: str = "array") -> None:
+    def __init__(
+        self, model: ModelFiles, tokenizer: CharTokenizer | BPETokenizer, engine: str = "array", name: str = "model"
+    ) -> None:
         check_engine(engine, model.config.architecture)
         self.config: GPTConfig = model.config
-        self.tokenizer, self.engine_name = tokenizer, engine
+        self.tokenizer, self.engine_name, self.name = tokenizer, engine, name
         self.card = model.card
         self._weights = model.weights
 
@@ -215,6 +236,19 @@ class TextModel:
             tokens, logprob = self._continue(engine, ids, most, sampling, np.random.default_rng((seed, index)))
             samples.append(Sample(prompt + self.tokenizer.decode(tokens), tokens, logprob))
         return samples
+
+    def trace(self, prompt: str = "", top: int = 10, steps: int = 0, keep: Sequence[str] = ("*",)) -> Trace:
+        """Every number of a pass of the `array` engine over the prompt and at most `steps` likeliest tokens after it.
+
+        An empty prompt is the token that begins a text. Of the numbers those are kept whose names match `keep`. Raises
+        `TokenizerError`, or `EtudeError` for a prompt longer than the model's block.
+        """
+        ids = self._ids(prompt)
+        check_length(self.config, ids, steps)
+        engine, rng = ArrayEngine(self.config, self._weights), np.random.default_rng(0)
+        added, _ = self._continue(engine, ids, steps, GREEDY, rng)
+        words, size = text_words(self.tokenizer), self.config.vocab_size
+        return record(self.name, self.config, self._weights, (*ids, *added), len(ids), words, size, top, keep)
 
     def _ids(self, prompt: str) -> list[int]:
         """The ids of a prompt, one at least. BOS stands before all characters, but for GPT-2 before an empty text."""
@@ -256,7 +290,7 @@ def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:
     path = model_directory(name)
     model = load_model(path)
     if not isinstance(model.tokenizer, ChordTokenizer):
-        return TextModel(model, model.tokenizer, engine)
+        return TextModel(model, model.tokenizer, engine, path.resolve().name)
     if engine in ENGINES and engine != "array":
         raise EngineError(f"{name} is a chord model, which runs in the engine array, not in {engine}")
     check_engine(engine)

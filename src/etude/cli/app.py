@@ -13,7 +13,7 @@ import typer
 
 from etude.errors import EtudeError
 
-from . import bench, compose, evaluate, exporting, generate, importing, race, suggest, train
+from . import bench, compose, evaluate, explain, exporting, generate, importing, race, suggest, train
 
 app = typer.Typer(
     name="etude",
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (compose, suggest, generate, train, evaluate, importing, exporting, race, bench):
+for module in (compose, suggest, generate, explain, train, evaluate, importing, exporting, race, bench):
     module.register(app)
 
 # The command-line library's own exception for wrong usage, wherever it keeps it.

@@ -96,6 +96,14 @@ class BPETokenizer:
             found.append([parts] if whole else list(merges(b"".join(parts), self._tables.ranks)))
         return found
 
+    def merges_of(self, token: int) -> list[list[bytes]]:
+        """How one token comes about, as in `steps`. A special token is whole from the start. Raises `TokenizerError`.
+
+        No merge crosses the edges of a token that stands in the end, so its merges are the same in every text.
+        """
+        (piece,) = self.pieces([token])
+        return [[piece]] if token in self._tables.added else list(merges(piece, self._tables.ranks))
+
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """What each id says. A piece need not be whole characters. Raises `TokenizerError` for an id that is none."""
         for token in ids:
