@@ -13,7 +13,7 @@ from etude.explain.document import write_json
 from etude.explain.page import render_page
 from etude.explain.terminal import show
 from etude.files import atomic_write
-from etude.model import TextModel, load, read_prompt
+from etude.model import TextModel, detect_key, load, read_prompt
 
 from .options import JsonOption, read_prompt_text, say, warn_unfamiliar
 
@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
         prompt: Annotated[str, typer.Argument(help="Text or chords; - reads it from standard input.")] = "",
         top: Annotated[
             int | None,
-            typer.Option("-k", "--top", help="Next tokens at each step.", min=1, show_default=f"{_TOP}, {_PAGE_TOP} on a page"),
+            typer.Option(
+                "-k", "--top", help="Next tokens at each step.", min=1, show_default=f"{_TOP}, on a page {_PAGE_TOP}"
+            ),
         ] = None,
         steps: Annotated[int, typer.Option(help="Go on by so many of the likeliest tokens.", min=0)] = 0,
         only: Annotated[
@@ -51,8 +53,10 @@ def register(app: typer.Typer) -> None:
         if isinstance(loaded, TextModel):
             trace = loaded.trace(text.removesuffix("\n") if prompt == "-" else text, count, steps, keep)
         else:
-            trace = loaded.trace(text, count, steps, keep=keep)
-            
+            changes = read_prompt(text)
+            key, unfamiliar = detect_key(text, changes), loaded.unfamiliar(changes)
+            warn_unfamiliar(unfamiliar, key, [loaded.tokenizer.nearest(chord) for chord in unfamiliar])
+            trace = loaded.trace(text, count, steps, key, keep)
         if html:
             page = render_page(trace).encode()
             with atomic_write(html) as file:

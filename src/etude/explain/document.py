@@ -34,7 +34,7 @@ def write_json(trace: Trace, file: TextIO, only: Sequence[str] = ("*",)) -> None
         "prompt_tokens": trace.n_prompt,
         "tokens": list(map(_token, trace.tokens)),
         "steps": list(map(_top, trace.steps)),
-        "lens": [{"name": name, "steps": list(map(_top, rows))} for name, rows in trace.lens.items()],
+        "lens": [{"name": name, "steps": list(map(_top, rows))} for name, rows in trace.lens().items()],
     }
     file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "trace": [')
     for i, operation in enumerate(operations):

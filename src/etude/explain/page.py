@@ -34,12 +34,11 @@ def frame(trace: Trace) -> str:
 
 
 def _data(trace: Trace) -> dict[str, Any]:
-    c = trace.config
-    stream = {name: trace[name] for name in trace.lens}
+    c, lens = trace.config, trace.lens()
+    stream = {name: trace[name] for name in lens}
     return {
         "model": trace.model,
-        "facts": f"{c.architecture} · {c.n_layer} layers · {c.n_head} heads · {c.n_embd} wide · "
-        f"{trace.n_parameters:,} parameters",
+        "facts": trace.facts,
         "prompt": trace.n_prompt,
         "tokens": [
             {
@@ -53,14 +52,14 @@ def _data(trace: Trace) -> dict[str, Any]:
             for token in trace.tokens
         ],
         "steps": [list(map(_choice, choices)) for choices in trace.steps],
-        "lens": [[list(map(_choice, row[:3])) for row in rows] for rows in trace.lens.values()],
+        "lens": [[list(map(_choice, row[:3])) for row in rows] for rows in lens.values()],
         "stages": ["embeddings", *(f"layer {layer}" for layer in range(c.n_layer))],
         "norms": [[_short(norm) for norm in np.linalg.norm(x, axis=-1)] for x in stream.values()],
         "attention": _attention(trace),
         "operations": [
             {
                 "name": each.name,
-                "shape": " × ".join(map(str, each.shape)),
+                "shape": str(list(each.shape)),
                 "numbers": [_short(x) for x in (each.mean, each.std, each.smallest, each.largest)],
                 "first": [_short(x) for x in each.first],
             }

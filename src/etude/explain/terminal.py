@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +15,8 @@ from .words import visible
 
 _SHORT = 24  # positions that a short view lists
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_WIDEST = 60  # positions that a row of attention has
+_WIDEST = 48  # positions that a row of attention has
+_LABEL, _GAP = 16, 3  # cells of a token's text, and between columns
 
 
 def show(trace: Trace, console: Console, verbose: bool = False, only: Sequence[str] = ("*",)) -> None:
@@ -22,50 +24,74 @@ def show(trace: Trace, console: Console, verbose: bool = False, only: Sequence[s
 
     The console must read no markup, as tokens may look like it.
     """
-    c, t = trace.config, len(trace.tokens)
+    t = len(trace.tokens)
     operations = trace.only(only)
-    sizes = f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, {trace.n_parameters:,} parameters"
-    console.print(f"{trace.model} ({c.architecture}): {sizes}", soft_wrap=True)
+    console.print(f"{trace.model}, {trace.facts}\n", soft_wrap=True)
     skipped = 0 if verbose else max(0, t - _SHORT)
     if skipped:
-        console.print(f"\nThe last {_SHORT} of {t:,} tokens (-v has all)")
-    console.print(_tokens(trace, skipped))
+        console.print(f"the last {_SHORT} of {t:,} tokens; -v has all")
+    _tokens(trace, skipped, console)
     if verbose:
         _merges(trace, console)
-    console.print(_next(trace.steps[-1], visible(trace.tokens[-1].word.text)))
-    console.print(_lens(trace))
+    _next(trace, console, 0 if verbose else t - 1)
+    _lens(trace, console)
     _attention(trace, console)
     if verbose:
-        table = _table("every operation, in order", "name", ">shape", ">mean", ">std", "first values")
-        for each in operations:
-            shape = " × ".join(map(str, each.shape))
-            first = " ".join(f"{value:.4g}" for value in each.first[:4]) + " …"
-            table.add_row(each.name, shape, f"{each.mean:.4g}", f"{each.std:.4g}", first)
-        console.print(table)
+        rows = [
+            (
+                each.name,
+                str(list(each.shape)),
+                f"{each.mean:.4g}",
+                f"{each.std:.4g}",
+                " ".join(f"{value:.3g}" for value in each.first[:3]) + " …",
+            )
+            for each in operations
+        ]
+        _table(console, "every operation, in order", ("name", ">shape", ">mean", ">std", "first values"), rows)
 
 
-def _table(title: str, *columns: str) -> Table:
-    """`>` before a column's name puts it to the right."""
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table under its title; `>` before a column's name puts it to the right. The last column is cut to what fits."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=True)
-    return table
+        table.add_column(column.removeprefix(">"), justify="right" if column[:1] == ">" else "left", no_wrap=True)
+    *others, _ = zip(columns, *rows, strict=True)
+    taken = sum(max(map(cell_len, cells)) + _GAP for cells in others)
+    for *cells, last in rows:
+        table.add_row(*cells, _cut(last, max(_LABEL, console.width - taken)))
+    console.print(title, soft_wrap=True)
+    console.print(table)
+    console.print()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+
+
+def _label(text: str) -> str:
+    return _cut(visible(text), _LABEL)
 
 
 def _said(choice: Choice) -> str:
-    return f"{visible(choice.text)} {choice.percent:.1f}%"
+    return f"{_label(choice.text)} {_percent(choice.percent)}"
 
 
-def _tokens(trace: Trace, skipped: int) -> Table:
-    table = _table("tokens, and the likeliest after each", ">#", ">id", "token", ">probability", ">rank", "next")
+def _percent(x: float) -> str:
+    return "<0.01%" if x < 0.01 else f"{x:.2f}%" if x < 0.1 else f"{x:.1f}%"
+
+
+def _tokens(trace: Trace, skipped: int, console: Console) -> None:
+    rows = []
     for i, (token, choices) in list(enumerate(zip(trace.tokens, trace.steps, strict=True)))[skipped:]:
-        probability = "" if token.probability is None else f"{token.probability:.2%}"
-        own = "" if i < trace.n_prompt else " (added)"
+        probability = "" if token.probability is None else _percent(100 * token.probability)
         rank = "" if token.rank is None else f"{token.rank:,}"
-        following = "  ".join(map(_said, choices[:3]))
-        table.add_row(str(i), str(token.id), visible(token.word.text) + own, probability, rank, following)
-    return table
+        rows.append(
+            (str(i), str(token.id), _label(token.word.text), probability, rank, "  ".join(map(_said, choices[:3])))
+        )
+    columns = (">#", ">id", "token", ">probability", ">rank", "likeliest after it")
+    added = len(trace.tokens) - trace.n_prompt
+    own = f"; the last {added} are the model's own" if added else ""
+    _table(console, f"tokens, with the probability given to each before it was read{own}", columns, rows)
 
 
 def _merges(trace: Trace, console: Console) -> None:
@@ -80,21 +106,23 @@ def _merges(trace: Trace, console: Console) -> None:
         console.print()
 
 
-def _next(choices: Sequence[Choice], last: str) -> Table:
-    table = _table(f"after {last}", "next", ">id", ">logit", ">percent", "")
-    for choice in choices:
-        bar = "█" * round(choice.percent / 5)
-        table.add_row(visible(choice.text), str(choice.id), f"{choice.logit:.3f}", f"{choice.percent:.2f}%", bar)
-    return table
+def _next(trace: Trace, console: Console, first: int) -> None:
+    """The likeliest after each token from `first` on."""
+    for token, choices in list(zip(trace.tokens, trace.steps, strict=True))[first:]:
+        rows = [
+            (_label(c.text), str(c.id), f"{c.logit:.3f}", _percent(c.percent), "█" * round(c.percent / 4))
+            for c in choices
+        ]
+        _table(console, f"next after {visible(token.word.text)}", ("token", ">id", ">logit", ">percent", ""), rows)
 
 
-def _lens(trace: Trace) -> Table:
+def _lens(trace: Trace, console: Console) -> None:
     """What each layer would say after the last token."""
-    table = _table("logit lens: the likeliest next token, were this layer the last", "after", "1st", "2nd", "3rd")
-    for name, rows in trace.lens.items():
-        cells = [*map(_said, rows[-1][:3]), "", "", ""][:3]
-        table.add_row("embeddings" if name == "resid_pre" else f"layer {name.split('.')[1]}", *cells)
-    return table
+    rows = [
+        ("embeddings" if name == "resid_pre" else f"layer {name.split('.')[1]}", *map(_said, choices[-1][:3]))
+        for name, choices in trace.lens(slice(-1, None)).items()
+    ]
+    _table(console, "logit lens: next, if the model stopped after", ("", "likeliest", "second", "third"), rows)
 
 
 def _attention(trace: Trace, console: Console) -> None:
@@ -107,6 +135,6 @@ def _attention(trace: Trace, console: Console) -> None:
         weights = trace[f"h.{layer}.attn.weights"][:, -1, -shown:].mean(axis=0)  # [h, t, n] -> [shown]
         marks = "".join(_BLOCKS[i] for i in np.ceil(weights * (len(_BLOCKS) - 1)).astype(int))
         most = int(weights.argmax()) + t - shown
-        label = f"{visible(trace.tokens[most].word.text)} {weights.max():.0%}"
+        label = f"{_label(trace.tokens[most].word.text)} {weights.max():.0%}"
         console.print(f"  layer {layer:<3} {marks}  most: {label}", soft_wrap=True)
     console.print()

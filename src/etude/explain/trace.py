@@ -6,7 +6,7 @@ logit lens of nostalgebraist 2020). docs/explain.md has the names, shapes and fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -63,9 +63,8 @@ class Operation:
 class Trace:
     """What a model computed from some tokens, t of them. In a notebook it shows its page.
 
-    `steps` has the likeliest next tokens after each of the t tokens; `lens` the same as each layer would have them, by
-    the name of its residual stream; `n_prompt` of the tokens are the prompt, the others the model's own.
-    `trace["h.0.attn.weights"]` is an array by its name.
+    `steps` has the likeliest next tokens after each of the t tokens. `n_prompt` of the tokens are the prompt, the others
+    the model's own. `trace["h.0.attn.weights"]` is an array by its name.
     """
 
     model: str
@@ -74,8 +73,18 @@ class Trace:
     n_prompt: int
     tokens: tuple[Token, ...]
     steps: tuple[tuple[Choice, ...], ...]
-    lens: dict[str, tuple[tuple[Choice, ...], ...]] = field(repr=False)
     operations: tuple[Operation, ...] = field(repr=False)
+    _logits: Array = field(repr=False)
+    _choices: Callable[[Array], list[tuple[Choice, ...]]] = field(repr=False)
+    _engine: ArrayEngine = field(repr=False)
+
+    @property
+    def facts(self) -> str:
+        """The model's architecture and sizes, to be read."""
+        c = self.config
+        sizes = ((c.n_layer, "layer"), (c.n_head, "head"))
+        counts = ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in sizes)
+        return f"{c.architecture}: {counts}, {c.n_embd} wide, {self.n_parameters:,} parameters"
 
     def __getitem__(self, name: str) -> Array:
         """The values of an intermediate. Raises `KeyError` for a name that is none or was not kept."""
@@ -83,6 +92,23 @@ class Trace:
             if operation.name == name and operation.values is not None:
                 return operation.values
         raise KeyError(name)
+
+    def lens(self, positions: slice = slice(None)) -> dict[str, tuple[tuple[Choice, ...], ...]]:
+        """What each layer would say next after some positions, were it the last, by the name of its residual stream.
+
+        The last norm and the head read the stream after the embeddings and after every layer; the last is `steps`.
+        """
+        # What `modern` adds to the logits of the tokens that it looked up does not depend on a layer.
+        logits = self._logits[positions]  # [p, V]
+        without = self["lm_head"][positions] if self.config.architecture == "modern" else logits  # [p, V]
+        found = {}
+        for name in ("resid_pre", *(f"h.{layer}.resid_post" for layer in range(self.config.n_layer - 1))):
+            x, choices = self[name][positions], list[tuple[Choice, ...]]()  # [p, d]
+            for start in range(0, len(x), _ROWS):
+                rows = slice(start, start + _ROWS)
+                choices += self._choices(self._engine.head(x[rows]) + (logits[rows] - without[rows]))
+            found[name] = tuple(choices)
+        return found | {f"h.{self.config.n_layer - 1}.resid_post": self.steps[positions]}
 
     def only(self, patterns: Sequence[str]) -> tuple[Operation, ...]:
         """The operations whose names match one of these, such as `h.0.attn.*`. Raises `EtudeError` where none does."""
@@ -162,24 +188,16 @@ def record(
     recorder = Recorder(keep)
     with np.errstate(over="ignore", invalid="ignore"):  # the recorder says where
         logits = ArrayEngine(config, weights, recorder).start_all(ids)  # [t, V]
-    counted_logits = logits[:, :counted]
-    said = [_said(row, token) for row, token in zip(counted_logits, ids[1:], strict=False)]
-    tokens = [
-        Token(token, words(token), *judged) for token, judged in zip(ids, [(None, None), *said], strict=True)
-    ]
-    kept = {each.name: each.values for each in recorder.operations if each.values is not None}
-    # What `modern` adds to the logits of the tokens that it looked up, it adds after any layer.
-    gates = logits - kept.get("lm_head", logits)  # [t, V]
-    engine, lens = ArrayEngine(config, weights), {}
-    for name in ("resid_pre", *(f"h.{layer}.resid_post" for layer in range(config.n_layer - 1))):
-        found: list[tuple[Choice, ...]] = []
-        for start in range(0, len(ids), _ROWS):
-            rows = slice(start, start + _ROWS)
-            found += _choices((engine.head(kept[name][rows]) + gates[rows])[:, :counted], top, words)
-        lens[name] = tuple(found)
-    steps = lens[f"h.{config.n_layer - 1}.resid_post"] = tuple(_choices(counted_logits, top, words))
+    said = [_said(row, token) for row, token in zip(logits[:, :counted], ids[1:], strict=False)]
+    tokens = [Token(token, words(token), *judged) for token, judged in zip(ids, [(None, None), *said], strict=True)]
     size = sum(array.size for array in weights.values())
-    return Trace(model, config, size, n_prompt, tuple(tokens), steps, lens, tuple(recorder.operations))
+
+    def choices(rows: Array) -> list[tuple[Choice, ...]]:
+        return _choices(rows[:, :counted], top, words)
+
+    steps, engine = tuple(choices(logits)), ArrayEngine(config, weights)
+    operations = tuple(recorder.operations)
+    return Trace(model, config, size, n_prompt, tuple(tokens), steps, operations, logits, choices, engine)
 
 
 def _said(logits: Array, token: int) -> tuple[float, int] | tuple[None, None]:
@@ -199,4 +217,3 @@ def _choices(logits: Array, top: int, words: Words) -> list[tuple[Choice, ...]]:
         ids = ids[np.argsort(-row[ids], kind="stable")][:top]
         found.append(tuple(Choice(int(i), words(int(i)).text, float(row[i]), float(100 * p[i])) for i in ids))
     return found
-
