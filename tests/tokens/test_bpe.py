@@ -255,3 +255,26 @@ class TestTransformers:
         again = BPETokenizer.from_path(tmp_path)
         assert again.encode(TURING) == TURING_IDS
         assert (again.vocab_size, again.end_id) == (gpt2.vocab_size, gpt2.end_id)
+
+
+@given(text=texts)
+@settings(max_examples=50, deadline=None)
+def test_merges_of_a_token_are_those_that_made_it_in_the_text(text: str) -> None:
+    ids = TINY.encode(text)
+    own = iter(TINY.merges_of(token) for token in ids)
+    for states in TINY.steps(text):
+        start = 0
+        for piece in states[-1]:
+            # Every state of the whole piece, cut to the bytes of this token, each once.
+            cuts = []
+            for state in states:
+                at, cut = 0, []
+                for part in state:
+                    if start <= at < start + len(piece):
+                        cut.append(part)
+                    at += len(part)
+                cuts += [cut] if cut not in cuts else []
+            assert next(own) == cuts
+            start += len(piece)
+    assert next(own, None) is None
+    assert TINY.merges_of(TINY.end_id or 0) == [[b"<|endoftext|>"]]

@@ -57,6 +57,7 @@ def register(app: typer.Typer) -> None:
             key, unfamiliar = detect_key(text, changes), loaded.unfamiliar(changes)
             warn_unfamiliar(unfamiliar, key, [loaded.tokenizer.nearest(chord) for chord in unfamiliar])
             trace = loaded.trace(text, count, steps, key, keep)
+        trace.only(patterns)  # says which of them are no names, before anything is written
         if html:
             page = render_page(trace).encode()
             with atomic_write(html) as file:

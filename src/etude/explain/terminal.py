@@ -129,7 +129,7 @@ def _attention(trace: Trace, console: Console) -> None:
     """Where the last token looks, a row a layer, with the tokens numbered beneath."""
     t = len(trace.tokens)
     shown = min(t, _WIDEST)
-    newest = f"the newest {shown} of {t:,} tokens" if shown < t else "from the first token to the last"
+    newest = f"the newest {shown} of {t:,} tokens" if shown < t else "first token to last"
     console.print(f"attention of the last token, mean of the heads ({newest})\n", soft_wrap=True)
     for layer in range(trace.config.n_layer):
         weights = trace[f"h.{layer}.attn.weights"][:, -1, -shown:].mean(axis=0)  # [h, t, n] -> [shown]

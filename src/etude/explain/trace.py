@@ -63,16 +63,16 @@ class Operation:
 class Trace:
     """What a model computed from some tokens, t of them. In a notebook it shows its page.
 
-    `steps` has the likeliest next tokens after each of the t tokens. `n_prompt` of the tokens are the prompt, the others
-    the model's own. `trace["h.0.attn.weights"]` is an array by its name.
+    `steps` has the likeliest next tokens after each of the t tokens. The first `n_prompt` tokens are the prompt, the
+    others the model's own. `trace["h.0.attn.weights"]` is an array by its name.
     """
 
     model: str
     config: GPTConfig
     n_parameters: int
     n_prompt: int
-    tokens: tuple[Token, ...]
-    steps: tuple[tuple[Choice, ...], ...]
+    tokens: tuple[Token, ...] = field(repr=False)
+    steps: tuple[tuple[Choice, ...], ...] = field(repr=False)
     operations: tuple[Operation, ...] = field(repr=False)
     _logits: Array = field(repr=False)
     _choices: Callable[[Array], list[tuple[Choice, ...]]] = field(repr=False)
