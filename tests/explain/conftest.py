@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from etude.explain import Trace
+from etude.explain import Trace, record
+from etude.explain.words import Word
 from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.gpt.directory import save_model
 from etude.model import ChordModel, TextModel, load
@@ -25,6 +26,16 @@ def names_model(tmp_path: Path) -> TextModel:
     model = load(tmp_path / "names")
     assert isinstance(model, TextModel)
     return model
+
+
+@pytest.fixture
+def hostile_trace() -> Trace:
+    """Tokens, and a model's name, that would be markup on a page and too wide for a terminal."""
+    config = GPTConfig("gpt2", 7, 16, 2, 2, 8)
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(size=shape) for name, shape in parameter_shapes(config).items()}
+    words = [Word(f"</script><img src=x onerror=alert({i})>[/bold]", b"<") for i in range(7)]
+    return record("</title><script>1</script>", config, weights, [0, 3, 6], 3, words.__getitem__, 7, 3, ["*"])
 
 
 @pytest.fixture

@@ -54,19 +54,17 @@ def test_the_page_needs_no_network_and_says_so_to_the_browser(chord_trace: Trace
     assert page.isascii() is False and page.encode().decode() == page
 
 
-def test_a_prompt_stays_text(names_model: TextModel) -> None:
-    attack = "</script><img onerror=a>\u202e"
-    page = render_page(names_model.trace(attack))
+def test_what_looks_like_markup_stays_text(hostile_trace: Trace) -> None:
+    page = render_page(hostile_trace)
     assert page.count("</script>") == 2  # the data's end and the program's
+    assert page.count("<script") == 2 and page.count("</title>") == 1
     assert "<img" not in page
-    data = data_of(page)
-    assert "".join(token["text"] for token in data["tokens"][1:]) == attack.replace(" ", "␣").replace(
-        "\u202e", "\\u202e"
-    )
-    frame = names_model.trace(attack)._repr_html_()
+    tokens = data_of(page)["tokens"]
+    assert tokens[1]["text"] == "</script><img␣src=x␣onerror=alert(3)>[/bold]"
+    frame = hostile_trace._repr_html_()
     assert frame.count("<") == 2 and frame.count('"') == 6
-    inside = re.findall(r'srcdoc="([^"]*)"', frame)
-    assert html.unescape(inside[0]) == page
+    (inside,) = re.findall(r'srcdoc="([^"]*)"', frame)
+    assert html.unescape(inside) == page
 
 
 def test_of_many_tokens_the_newest_rows_are_drawn(names_model: TextModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,15 @@ def test_a_long_prompt_is_cut_and_says_so(names_model: TextModel) -> None:
     assert shown(trace, verbose=True).count("next after") == len(trace.tokens)
 
 
+def test_wide_tokens_are_cut_to_80_columns(hostile_trace: Trace) -> None:
+    lines = shown(hostile_trace).splitlines()[2:]  # the first is the model's name, which is not cut
+    assert max(map(cell_len, lines)) <= 80
+    token = hostile_trace.tokens[2]
+    (row,) = [line.split() for line in lines if line.startswith("2 ")]
+    assert row[:3] == ["2", "6", "</script><img␣s…"]  # nothing else is cut but the last column
+    assert row[4] == str(token.rank)
+
+
 def test_markup_and_escapes_in_a_prompt_stay_text(names_model: TextModel) -> None:
     text = shown(names_model.trace("[red]\n"))
     assert "↵" in text and "␣" not in text.splitlines()[5]

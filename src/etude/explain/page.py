@@ -24,7 +24,8 @@ def render_page(trace: Trace) -> str:
     # No "<" is left that could end the script which holds the data.
     data = data.replace("<", "\\u003c")
     template = files("etude.explain").joinpath("page.html").read_text(encoding="utf-8")
-    return template.replace("{{title}}", escape(f"{trace.model} explained")).replace("{{data}}", data)
+    start, end = template.replace("{{title}}", escape(f"{trace.model} explained", quote=False), 1).rsplit("{{data}}", 1)
+    return start + data + end
 
 
 def frame(trace: Trace) -> str:
