@@ -305,7 +305,7 @@ def test_a_stopped_reader_of_samples_is_no_fault(tmp_path: Path) -> None:
     assert len(result.stdout.splitlines()) == 1
 
 
-@pytest.mark.parametrize("verb", ["compose", "suggest", "generate", "train", "eval"])
+@pytest.mark.parametrize("verb", ["compose", "suggest", "generate", "explain", "train", "eval"])
 def test_help_has_an_example_and_defaults(verb: str) -> None:
     text = etude(verb, "--help").stdout
     assert f"etude {verb}" in text

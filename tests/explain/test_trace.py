@@ -15,7 +15,7 @@ from etude.engines.array import ArrayEngine
 from etude.errors import EtudeError
 from etude.explain import Trace, record
 from etude.explain.words import Word
-from etude.gpt.config import GPTConfig, parameter_shapes
+from etude.gpt.config import Architecture, GPTConfig, parameter_shapes
 from etude.gpt.directory import Weights
 from etude.gpt.importing import import_gpt2
 from etude.model import ChordModel, TextModel, load
@@ -210,3 +210,23 @@ def test_a_directory_of_others_with_a_padded_vocabulary(shared_checkpoints: Path
     trace = model.trace("", top=model.config.vocab_size, steps=3)
     assert sum(choice.percent for choice in trace.steps[0]) == pytest.approx(100)
     assert trace.model == "model"
+
+
+@pytest.mark.parametrize("architecture", ["micro", "gpt2", "modern"])
+def test_the_page_of_names_has_each_with_its_shape(architecture: Architecture) -> None:
+    config = GPTConfig(architecture, 61, 32, 2, 4, 24)
+    trace = record("m", config, random_weights(config), IDS, len(IDS), word, 61, 3, [])
+    sizes = {"t": 9, "d": 24, "3d": 72, "4d": 96, "h": 4, "k": 6, "V": 61, "2": 2}
+    column = ["gpt2", "micro", "modern"].index(architecture)
+    named = dict[str, tuple[int, ...]]()
+    for row in (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if len(cells) == 5 and cells[1].startswith("[") and cells[2 + column]:
+            shape = tuple(sizes[size] for size in cells[1].strip("[]").split(", "))
+            named |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), shape)
+    assert [each.name for each in trace.operations if each.name.startswith("h.0.")] == [
+        name.replace("h.L.", "h.0.") for name in named if name.startswith("h.L.")
+    ]
+    assert {
+        each.name.replace("h.1.", "h.L."): each.shape for each in trace.operations if "h.0." not in each.name
+    } == named
