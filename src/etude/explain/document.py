@@ -16,7 +16,8 @@ from .trace import Choice, Token, Trace
 def write_json(trace: Trace, file: TextIO, only: Sequence[str] = ("*",)) -> None:
     """Write the document; its `trace` has the names that match `only`.
 
-    Numbers have as many digits as give back the same bits. Raises `EtudeError` where a pattern matches no name.
+    Numbers have as many digits as give back the same bits. Raises `EtudeError` where a pattern matches no name,
+    `KeyError` where the values of one were not kept.
     """
     operations = trace.only(only)
     c = trace.config
