@@ -10,8 +10,8 @@ pytest.importorskip("numba")
 from etude.engines.array import ArrayEngine
 from etude.engines.decoder import CompiledDecoder, Layers, layers
 from etude.engines.kernels import Array
-from etude.engines.matrices import PRECISIONS, Matrix, Precision
-from etude.gpt.config import GPTConfig, parameter_shapes
+from etude.engines.matrices import Matrix
+from etude.gpt.config import PRECISIONS, GPTConfig, Precision, parameter_shapes
 
 from .test_matrices import dense
 

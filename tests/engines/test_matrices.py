@@ -13,10 +13,8 @@ pytest.importorskip("numba")
 
 from etude.engines.kernels import Array, aligned, kernel
 from etude.engines.matrices import (
-    PRECISIONS,
     TILE,
     Matrix,
-    Precision,
     Tile,
     encode,
     largest_code,
@@ -26,7 +24,7 @@ from etude.engines.matrices import (
     packed,
     unpack,
 )
-from etude.engines.vectors import GROUP
+from etude.gpt.config import GROUP, PRECISIONS, Precision
 
 SHAPES = [(5, 7), (16, 64), (33, 100), (64, 192), (3, 3072)]
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from etude.bench import micro
+from etude.bench import decode, micro
 from etude.bench.machine import machine, names_file
 
 from .options import JsonOption, print_json, say
 
-BENCHES = {"micro": micro.bench}
+BENCHES = ("micro", "decode")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         name: Annotated[str, typer.Argument(help=f"What to measure: {', '.join(BENCHES)}.")],
         corpus: Annotated[
             Path | None,
-            typer.Argument(help="A text file, a document a line.", show_default="names.txt in this folder"),
+            typer.Argument(help="For micro: a text file, a document a line.", show_default="names.txt in this folder"),
         ] = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         """
         if name not in BENCHES:
             raise typer.BadParameter(f"no bench {name!r}; known: {', '.join(BENCHES)}")
-        rows = BENCHES[name](names_file(corpus), say)
+        rows = decode.bench(say) if name == "decode" else micro.bench(names_file(corpus), say)
         if as_json:
             print_json({"bench": name, "machine": machine(), "rows": rows})
             return
@@ -46,6 +46,9 @@ def register(app: typer.Typer) -> None:
         table.add_column("metric")
         table.add_column("value", justify="right")
         table.add_column("unit")
+        before = None
         for row in rows:
-            table.add_row(row["subject"], row["metric"], f"{row['value']:,.4g}", row["unit"])
+            subject = row["subject"] if row["subject"] != before else ""
+            table.add_row(subject, row["metric"], f"{row['value']:,.4g}", row["unit"])
+            before = row["subject"]
         Console().print(table)

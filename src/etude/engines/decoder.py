@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from etude.gpt.config import GPTConfig
+from etude.gpt.config import GROUP, GPTConfig, Precision
 
 from .compiled import announced
+from .engine import EngineError
 from .kernels import Array, aligned, exp, kernel
 from .matrices import (
     TILE,
     Matrix,
-    Precision,
     Tile,
     encode,
     largest_code,
@@ -30,10 +31,11 @@ from .matrices import (
     multiply,
     multiply_many,
     packed,
+    stored,
     unpack,
 )
 from .team import barrier, share, team
-from .vectors import GROUP, scores16
+from .vectors import scores16
 
 _PIECE = 128  # tokens of a prompt that go through the layers together
 _STEP = 32  # texts that take a step together
@@ -239,9 +241,23 @@ def forward(
 
 
 def layers(config: GPTConfig, weights: Mapping[str, Array], precision: Precision) -> Layers:
-    """The weights of `parameter_shapes` for `gpt2` in a precision. Embeddings and norms stay in float32."""
+    """The weights of `parameter_shapes` for `gpt2` in a precision. Embeddings are a matrix as others; positions and
+    norms stay in float32."""
+    if config.precision != "float32":
+        wte = stored(weights, "wte")
+        return Layers(
+            wte=wte,
+            head=wte if config.tie_word_embeddings else stored(weights, "head"),
+            wpe=np.array(weights["wpe"], np.float32),
+            norms=np.array(weights["norms"], np.float32),
+            last_norm=np.array(weights["last_norm"], np.float32),
+            c_attn=stored(weights, "c_attn"),
+            attn_proj=stored(weights, "attn_proj"),
+            c_fc=stored(weights, "c_fc"),
+            mlp_proj=stored(weights, "mlp_proj"),
+        )
 
-    def matrices(name: str) -> Matrix:
+    def stacked(name: str) -> Matrix:
         names = [f"h.{layer}.{name}" for layer in range(config.n_layer)]
         sources, biases = [weights[f"{each}.weight"] for each in names], [weights[f"{each}.bias"] for each in names]
         return packed(sources, biases, precision, transposed=True)
@@ -250,19 +266,37 @@ def layers(config: GPTConfig, weights: Mapping[str, Array], precision: Precision
         return [weights[f"{name}.weight"], weights[f"{name}.bias"]]
 
     wte = packed([weights["wte.weight"]], None, precision)
+    norms = [[norm(f"h.{layer}.ln_1"), norm(f"h.{layer}.ln_2")] for layer in range(config.n_layer)]
     return Layers(
         wte=wte,
         head=wte if config.tie_word_embeddings else packed([weights["lm_head.weight"]], None, precision),
         wpe=np.array(weights["wpe.weight"], np.float32),
-        norms=np.array(
-            [[norm(f"h.{layer}.ln_1"), norm(f"h.{layer}.ln_2")] for layer in range(config.n_layer)], np.float32
-        ),
+        norms=np.array(norms, np.float32),
         last_norm=np.array(norm("ln_f"), np.float32),
-        c_attn=matrices("attn.c_attn"),
-        attn_proj=matrices("attn.c_proj"),
-        c_fc=matrices("mlp.c_fc"),
-        mlp_proj=matrices("mlp.c_proj"),
+        c_attn=stacked("attn.c_attn"),
+        attn_proj=stacked("attn.c_proj"),
+        c_fc=stacked("mlp.c_fc"),
+        mlp_proj=stacked("mlp.c_proj"),
     )
+
+
+def quantized(
+    config: GPTConfig, weights: Mapping[str, Array], precision: Precision
+) -> tuple[GPTConfig, dict[str, Array]]:
+    """The same model in int8 or int4, to be saved: its configuration and its parameters. Raises `EngineError`."""
+    check_packable(config, precision)
+    made = layers(config, weights, precision)
+    arrays: dict[str, Array] = {"wpe": made.wpe, "norms": made.norms, "last_norm": made.last_norm}
+    for name, matrix in zip(made._fields, made, strict=True):
+        if isinstance(matrix, Matrix) and not (name == "head" and config.tie_word_embeddings):
+            arrays |= {f"{name}.{part}": array for part, array in zip(matrix._fields, matrix, strict=True)}
+    return replace(config, precision=precision), arrays
+
+
+def check_packable(config: GPTConfig, precision: Precision) -> None:
+    """Raise `EngineError` unless a model of this configuration can run in that precision."""
+    if config.precision not in ("float32", precision):
+        raise EngineError(f"the model is stored in {config.precision} and cannot run in {precision}; use the original")
 
 
 class CompiledDecoder:
@@ -272,12 +306,14 @@ class CompiledDecoder:
         self,
         config: GPTConfig,
         weights: Mapping[str, Array],
-        precision: Precision = "float32",
+        precision: Precision | None = None,
         say: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self.config, self.precision = config, precision
+        """Pack the weights in a precision, by default the one they are stored in. Raises `EngineError`."""
+        self.config, self.precision = config, precision or config.precision
+        check_packable(config, self.precision)
         with announced(say):
-            self._layers = layers(config, weights, precision)
+            self._layers = layers(config, weights, self.precision)
             d, block = config.n_embd, config.block_size
             small = sum(array.size for array in weights.values()) < _ALONE
             self._threads = 1 if small else team().threads

@@ -17,7 +17,7 @@ Array = NDArray[Any]  # float32 or float64
 ENGINES: dict[str, tuple[Architecture, ...]] = {
     "scalar": ("micro",),
     "array": ("micro", "gpt2", "modern"),
-    "compiled": ("micro",),
+    "compiled": ("micro", "gpt2"),
     "tensor": ("micro",),
 }
 """Each engine's name, and the architectures that it runs."""
@@ -66,6 +66,10 @@ def make_engine(
     check_engine(name, config.architecture)
     if name == "scalar":
         return _ScalarEngine(config, weights)
+    if name == "compiled" and config.architecture == "gpt2":
+        from .decoder import CompiledDecoder
+
+        return CompiledDecoder(config, weights, say=say)
     if name == "compiled":
         from .compiled import CompiledEngine
 

@@ -8,21 +8,21 @@ A token's results do not depend on which other tokens it is computed with: every
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 from numba.extending import overload
 
+from etude.gpt.config import GROUP, ROWS, Precision
 from etude.gpt.tensors import release
 
 from .kernels import Array, aligned, kernel
 from .team import barrier, share, team
-from .vectors import GROUP, dots_float32, dots_int4, dots_int8, largest, square_float32, square_int16
+from .vectors import dots_float32, dots_int4, dots_int8, largest, square_float32, square_int16
 
-Precision = Literal["float32", "int8", "int4"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-TILE = 16  # rows that are unpacked to float32 at a time
+TILE = ROWS  # rows that are unpacked or multiplied at a time
 _BLOCK = 4096  # bytes of each row that a tile's products take at a time, so that they stay in the nearest cache
 _LANE_SUM = 16 * (2**31 - 1)  # what the products in all 16 lanes may sum to
 _CHUNK = 2048  # rows that are read at a time where a matrix is packed
@@ -77,6 +77,20 @@ def packed(
                 release(part)
         release(source)
     return Matrix(numbers, scales, bias)
+
+
+def stored(weights: Mapping[str, Array], name: str) -> Matrix:
+    """A matrix that was saved packed, in memory of its own: large pages are read faster than those of a file."""
+    parts = []
+    for part in Matrix._fields:
+        source = weights[f"{name}.{part}"]
+        array = aligned(source.shape, source.dtype)
+        for layer, rows in enumerate(source):
+            for start in range(0, len(rows), _CHUNK):
+                array[layer, start : start + _CHUNK] = rows[start : start + _CHUNK]
+                release(rows[start : start + _CHUNK])
+        parts.append(array)
+    return Matrix(*parts)
 
 
 @kernel

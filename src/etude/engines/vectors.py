@@ -15,9 +15,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped
 
+from etude.gpt.config import GROUP
+
 from .kernels import instructions
 
-GROUP = 64  # numbers that are taken at a time, and that share a scale in int4
 _LANES = 16
 _AHEAD = 2048  # bytes that are fetched ahead; the processor's own guess stops at the end of each page
 cgutils: Any = untyped

@@ -7,17 +7,24 @@ Face's own configuration document and parameter names, so that its directory is 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from etude.errors import EtudeError
 
 Architecture = Literal["micro", "gpt2", "modern"]
+Precision = Literal["float32", "int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 # `modern` looks up how the context went on after the longest earlier occurrences of what it ends with: this many
 # different continuations, with match lengths counted up to this one.
 N_MATCH = 2
 MAX_MATCH = 12
+
+# How a matrix in fewer bits is stored: rows and the numbers in them are rounded up with zeros to multiples of these. In
+# int4 a group of so many numbers of a row has a scale of its own, in int8 the row has.
+ROWS = 16
+GROUP = 64
 
 _LARGEST = {"vocab_size": 1 << 20, "block_size": 1 << 20, "n_layer": 1 << 10, "n_head": 1 << 10, "n_embd": 1 << 16}
 
@@ -59,6 +66,8 @@ class GPTConfig:
     """Stands before a text; the whole prompt where that is empty."""
     eos_token_id: int | None = None
     """Ends a text."""
+    precision: Precision = "float32"
+    """What the matrices are stored in. Fewer bits run in the `compiled` engine alone."""
 
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
@@ -81,14 +90,21 @@ class GPTConfig:
             if token is not None and (type(token) is not int or not 0 <= token < self.vocab_size):
                 raise ConfigError(f"{name} must be a token id below {self.vocab_size:,}, not {token!r}")
 
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
+        if self.precision != "float32" and self.architecture != "gpt2":
+            raise ConfigError(f"only gpt2 is stored in {self.precision}, not {self.architecture}")
+
     @property
     def head_size(self) -> int:
         return self.n_embd // self.n_head
 
     def to_dict(self) -> dict[str, Any]:
-        """The document of `config.json`; for `gpt2` it is one that `transformers` reads."""
+        """The document of `config.json`; for `gpt2` in float32 it is one that `transformers` reads."""
         if self.architecture != "gpt2":
             return {name: getattr(self, name) for name in ("architecture", *_LARGEST)}
+        if self.precision != "float32":  # what `transformers` would fill with random numbers must not look like its own
+            return asdict(self)
         return {
             "model_type": "gpt2",
             "architectures": ["GPT2LMHeadModel"],
@@ -111,7 +127,9 @@ class GPTConfig:
         """Read what `to_dict` wrote, or a `gpt2` document of Hugging Face. Raises `ConfigError`."""
         if "model_type" in document:
             return _from_hugging_face(document)
-        names = ("architecture", *_LARGEST)
+        names = ["architecture", *_LARGEST]
+        if document.get("precision", "float32") != "float32":
+            names = [field.name for field in fields(GPTConfig)]
         _require(document, names)
         return GPTConfig(**{name: document[name] for name in names})
 
@@ -164,10 +182,11 @@ def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, for `micro` in the order of its initial random draws.
 
     A matrix of `micro` or `modern` is stored [out, in] and used as `x @ W.T`; one of `gpt2` [in, out], used as
-    `x @ W + b`. Embeddings and heads are [V, d] in all. `c_attn` stacks q, k, v along its outputs.
+    `x @ W + b`. Embeddings and heads are [V, d] in all. `c_attn` stacks q, k, v along its outputs. In fewer bits the
+    layers are stacked and a matrix is three arrays, numbers, scales and bias, whose rows are outputs.
     """
     if config.architecture == "gpt2":
-        return _gpt2_shapes(config)
+        return _gpt2_shapes(config) if config.precision == "float32" else _packed_shapes(config)
     return _micro_shapes(config) if config.architecture == "micro" else _modern_shapes(config)
 
 
@@ -191,6 +210,19 @@ def _gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     norm("ln_f")
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = (v, d)
+    return shapes
+
+
+def _packed_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    n, v, d = config.n_layer, config.vocab_size, config.n_embd
+    shapes: dict[str, tuple[int, ...]] = {"wpe": (config.block_size, d), "norms": (n, 2, 2, d), "last_norm": (2, d)}
+    matrices = {"c_attn": (n, 3 * d, d), "attn_proj": (n, d, d), "c_fc": (n, 4 * d, d), "mlp_proj": (n, d, 4 * d)}
+    matrices |= dict.fromkeys(("wte",) if config.tie_word_embeddings else ("wte", "head"), (1, v, d))
+    for name, (count, outputs, inputs) in matrices.items():
+        rows, groups = -(-outputs // ROWS) * ROWS, -(-inputs // GROUP)
+        shapes[f"{name}.numbers"] = (count, rows, groups * GROUP // (1 if config.precision == "int8" else 2))
+        shapes[f"{name}.scales"] = (count, rows, 1 if config.precision == "int8" else groups)
+        shapes[f"{name}.bias"] = (count, rows)
     return shapes
 
 

@@ -76,7 +76,7 @@ def save_model(
     tensors = {_name_in_file(config, name): array for name, array in weights.items()}
     header = {"tensors": digest(tensors, dtype), CONFIG: _sha256(config_text), TOKENIZER: _sha256(tokenizer_text)}
     metadata = {_HEADER_KEY: json.dumps(header, sort_keys=True)}
-    if config.architecture == "gpt2":
+    if config.architecture == "gpt2" and config.precision == "float32":
         metadata["format"] = "pt"  # without it, transformers refuses the file
     for name, content in {CONFIG: config_text, TOKENIZER: tokenizer_text, CARD: card.encode()}.items():
         with atomic_write(directory / name) as file:
@@ -181,8 +181,14 @@ def _weights(directory: Path, config: GPTConfig, beside: dict[str, str]) -> Weig
         raise ModelError(str(error)) from error
     if copied_head and not np.array_equal(weights.pop(head), weights["wte.weight"]):
         raise ModelError(f"{path}: {head} is not wte.weight, but {CONFIG} ties them; set tie_word_embeddings to false")
-    precision = np.result_type(np.float32, *(array.dtype for array in weights.values()))
-    weights = {name: array.astype(precision, copy=False) for name, array in weights.items()}
+    numbers = {"float32": np.float32, "int8": np.int8, "int4": np.uint8}[config.precision]
+    for name, array in weights.items():
+        whole = name.endswith(".numbers") and config.precision != "float32"
+        if (array.dtype != numbers) if whole else (array.dtype.kind != "f"):
+            raise ModelError(f"{path}: {name} is {array.dtype}, which a model in {config.precision} has not there")
+    if config.precision == "float32":
+        precision = np.result_type(np.float32, *(array.dtype for array in weights.values()))
+        weights = {name: array.astype(precision, copy=False) for name, array in weights.items()}
     if not all(map(is_finite, weights.values())):
         raise ModelError(f"{path}: holds numbers that are not finite")
     return weights

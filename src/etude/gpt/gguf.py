@@ -102,18 +102,19 @@ def write_gguf(
     begins_with_bos: bool,
     kind: str,
     licence: str | None,
+    pure: bool = False,
 ) -> None:
     """Write a `gpt2` model, with the document of its tokenizer.json; equal arguments give equal bytes.
 
-    `kind` is float32, float16, int8 (ggml's Q8_0) or int4 (Q4_0, with embeddings and head in Q8_0). Biases, norms and
-    positions are float32 in all of them. Raises `EtudeError` for what the format cannot say.
+    `kind` is float32, float16, int8 (ggml's Q8_0) or int4 (Q4_0, with embeddings and head in Q8_0 unless it is `pure`).
+    Biases, norms and positions are float32 in all of them. Raises `EtudeError` for what the format cannot say.
     """
     if kind in ("int8", "int4") and config.n_embd % BLOCK:
         raise EtudeError(
             f"n_embd {config.n_embd} is not a multiple of {BLOCK}, the block of {kind}; leave --quantize out"
         )
     tensors = {_name(name): (array.T if _is_linear(name) else array) for name, array in weights.items()}
-    types = {name: _TYPES[_kind(name, array, kind)] for name, array in tensors.items()}
+    types = {name: _TYPES[_kind(name, array, kind, pure)] for name, array in tensors.items()}
     pairs = _keys(config, tokenizer, begins_with_bos, kind, licence)
     file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs)))
     for key, value in pairs.items():
@@ -146,10 +147,11 @@ def _is_linear(name: str) -> bool:
     return name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
 
 
-def _kind(name: str, array: Array, kind: str) -> str:
+def _kind(name: str, array: Array, kind: str, pure: bool) -> str:
     if array.ndim == 1 or name == "position_embd.weight":
         return "float32"
-    return "int8" if kind == "int4" and name in ("token_embd.weight", "output.weight") else kind
+    finer = kind == "int4" and not pure and name in ("token_embd.weight", "output.weight")
+    return "int8" if finer else kind
 
 
 def _pieces(array: Array) -> Iterator[Array]:

@@ -26,7 +26,14 @@ from etude.errors import EtudeError
 Tensors = Mapping[str, NDArray[Any]]
 
 # bfloat16 is the upper half of a float32; NumPy does not know it, so its bits are read.
-_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "BF16": np.uint16}
+_DTYPES = {
+    "F16": np.float16,
+    "F32": np.float32,
+    "F64": np.float64,
+    "BF16": np.uint16,
+    "I8": np.int8,
+    "U8": np.uint8,
+}
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items() if name != "BF16"}
 _ALIGNMENT = 64  # a cache line: what is mapped can be computed with where it lies
 _CHUNK = 1 << 20
@@ -72,12 +79,13 @@ class TensorFile:
         """A tensor as it is in the file, not to be written to; bfloat16 as uint16. Raises `TensorFileError`."""
         kind = self._dtypes[name]
         if kind not in _DTYPES:
-            raise TensorFileError(f"{self.path}: {name} is {kind}; float16, bfloat16, float32 and float64 are read")
+            raise TensorFileError(f"{self.path}: {name} is {kind}; floats of 16 to 64 bits and integers of 8 are read")
         array = self._bytes[name].view(_DTYPES[kind]).reshape(self.shapes[name])
         return np.require(array, requirements="A")
 
     def array(self, name: str) -> NDArray[Any]:
-        """A tensor in float64 where the file has that, else in float32. Raises `TensorFileError`."""
+        """A tensor in float64 where the file has that, integers as they are, else in float32. Raises
+        `TensorFileError`."""
         raw = self.raw(name)
         if raw.dtype == np.uint16:
             bits = raw.astype(np.uint32)
@@ -87,13 +95,14 @@ class TensorFile:
 
 
 def write_tensors(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str], dtype: str) -> None:
-    """Write float arrays as `dtype`, in the order of their names; equal arrays give equal bytes."""
+    """Write arrays in the order of their names, floats as `dtype`; equal arrays give equal bytes."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name in sorted(tensors):
-        begin, end = end, end + tensors[name].size * np.dtype(dtype).itemsize
+        kind = _stored(tensors[name], dtype)
+        begin, end = end, end + tensors[name].size * kind.itemsize
         header[name] = {
-            "dtype": _NAMES[np.dtype(dtype)],
+            "dtype": _NAMES[kind],
             "shape": list(tensors[name].shape),
             "data_offsets": [begin, end],
         }
@@ -101,14 +110,20 @@ def write_tensors(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str],
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in sorted(tensors):
-        file.write(np.ascontiguousarray(tensors[name], dtype).data)
+        file.write(np.ascontiguousarray(tensors[name], _stored(tensors[name], dtype)).data)
+
+
+def _stored(array: NDArray[Any], dtype: str | None) -> np.dtype[Any]:
+    """What an array is in a file: a float is of the type that is asked for."""
+    return array.dtype if dtype is None or array.dtype.kind != "f" else np.dtype(dtype)
 
 
 def digest(arrays: Mapping[str, NDArray[Any]] | TensorFile, dtype: str | None = None) -> str:
     """SHA-256 over names, types, shapes and bytes: of a file's tensors, or of what arrays are as `dtype`."""
     total = hashlib.sha256()
     for name in sorted(arrays.shapes if isinstance(arrays, TensorFile) else arrays):
-        array = arrays.raw(name) if isinstance(arrays, TensorFile) else np.ascontiguousarray(arrays[name], dtype)
+        array = arrays.raw(name) if isinstance(arrays, TensorFile) else arrays[name]
+        array = np.ascontiguousarray(array, _stored(array, dtype))
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         total.update(array.data)
         release(array)
