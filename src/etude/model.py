@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etude.engines.array import ArrayEngine
-from etude.engines.engine import ENGINES, Array, Engine, EngineError, check_engine, make_engine
+from etude.engines.engine import ENGINES, Engine, EngineError, check_engine, make_engine
 from etude.errors import EtudeError
 from etude.explain import Trace, check_length, record
 from etude.explain.words import chord_words, text_words
@@ -21,7 +21,7 @@ from etude.gpt.config import GPTConfig
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
 from etude.music.chart import parse_progression
 from etude.music.theory import Chord, Key, describe
-from etude.sampling import GREEDY, Sampling, choose, probabilities
+from etude.sampling import GREEDY, Sampling, choose, log_probability, probabilities
 from etude.tokens.bpe import BPETokenizer
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
@@ -276,13 +276,6 @@ class TextModel:
                 break
             tokens.append(token)
         return tuple(tokens), logprob
-
-
-def log_probability(logits: Array, token: int) -> float:
-    """The natural logarithm of softmax(logits [V]) at `token`."""
-    x = np.asarray(logits, np.float64)
-    largest = x.max()
-    return float(x[token] - largest - np.log(np.exp(x - largest).sum()))
 
 
 def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:

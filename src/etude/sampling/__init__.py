@@ -1,5 +1,14 @@
-"""From logits to the next token: temperature, top-k, top-p and a mask. Arrays only, no engine."""
+"""From logits to the next token, and where a text stops: settings, a mask, stop strings. No engine in here."""
 
-from .sampler import GREEDY, Sampling, SamplingError, choose, probabilities
+from .sampler import GREEDY, Sampling, SamplingError, choose, log_probability, probabilities
+from .stops import StopFilter
 
-__all__ = ["GREEDY", "Sampling", "SamplingError", "choose", "probabilities"]
+__all__ = [
+    "GREEDY",
+    "Sampling",
+    "SamplingError",
+    "StopFilter",
+    "choose",
+    "log_probability",
+    "probabilities",
+]
