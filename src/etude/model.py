@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etude.engines.array import ArrayEngine
-from etude.engines.engine import ENGINES, Engine, EngineError, check_engine, make_engine
+from etude.engines.engine import ENGINES, BatchEngine, EngineError, check_engine, in_batches, make_engine
 from etude.errors import EtudeError
 from etude.explain import Trace, check_length, record
 from etude.explain.words import chord_words, text_words
+from etude.generation import Plan, Sample, Task, Voice, read_prompts, remark_on_length, stream, write
 from etude.gpt.config import GPTConfig
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
 from etude.music.chart import parse_progression
 from etude.music.theory import Chord, Key, describe
-from etude.sampling import GREEDY, Sampling, choose, log_probability, probabilities
-from etude.tokens.bpe import BPETokenizer
+from etude.sampling import GREEDY, Sampling, StopFilter, probabilities
+from etude.tokens.bpe import BPETokenizer, StreamDecoder
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
 from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
@@ -30,7 +31,12 @@ from etude.training.ngram import NGramModel
 
 BUNDLED = ("chords",)
 TOKENS = 100  # that GPT-2 adds, unless it is told
+CHORDS = 8  # that a model of chords adds, unless it is told
 Prompt = str | Sequence[Chord | str]
+
+
+def unsaid(message: str) -> None:
+    """Where nobody listens to remarks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +66,6 @@ class Suggestions:
         )
         heads = "".join(f"<th>{head}</th>" for head in ("chord", "numeral", "probability", "reason"))
         return f"<table><caption>{self.key}</caption><tr>{heads}</tr>{rows}</table>"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What a model wrote: `text` is the prompt and its continuation, `tokens` the ids of the continuation.
-
-    `logprob` sums the natural logarithms of its tokens' probabilities, an end included, as the model itself has them:
-    before temperature and cuts.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    logprob: float
 
 
 class ChordModel:
@@ -109,43 +102,103 @@ class ChordModel:
         return Suggestions(chords, key, tuple(candidates), self.unfamiliar(chords))
 
     def generate(
-        self, prompt: Prompt, chords: int = 8, sampling: Sampling | None = None, seed: int = 0
+        self, prompt: Prompt, chords: int = CHORDS, sampling: Sampling | None = None, seed: int = 0
     ) -> tuple[Chord, ...]:
         """The next `chords` changes, each other than the one before it. Raises `ChordError`."""
-        encoded = self.tokenizer.encode_changes(read_prompt(prompt))
-        tokens, _ = self._continue(encoded.ids, chords, sampling or Sampling(), np.random.default_rng(seed))
-        return tuple(self.tokenizer.chord(token, encoded.anchor) for token in tokens)
+        changes = read_prompt(prompt)
+        (sample,) = self.samples(changes, 1, chords, sampling, seed)
+        anchor = self.tokenizer.encode_changes(changes).anchor
+        return tuple(self.tokenizer.chord(token, anchor) for token in sample.tokens)
 
     def samples(
-        self, prompt: Prompt, n: int = 1, chords: int = 8, sampling: Sampling | None = None, seed: int = 0
+        self,
+        prompt: Prompt,
+        n: int = 1,
+        chords: int = CHORDS,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        say: Callable[[str], None] = unsaid,
     ) -> list[Sample]:
-        """`n` progressions as text, in the spelling of the prompt's key. Sample i does not depend on `n`."""
+        """`n` progressions as text, in the spelling of the prompt's key. Sample i does not depend on `n`.
+
+        A stop string is a chord or several, after which, if they come in a row, nothing is added; the text ends before
+        them. Raises `ChordError`, also for a stop that cannot be read.
+        """
+        return list(self._write([self._task(prompt, self._stops(stop))], n, chords, sampling, seed, say))
+
+    def generate_all(
+        self,
+        prompts: Iterable[str],
+        n: int = 1,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        say: Callable[[str], None] = unsaid,
+    ) -> Iterator[Sample]:
+        """What `samples` gives for each prompt, in order; see `TextModel.generate_all`."""
+        stops = self._stops(stop)
+        tasks = read_prompts(prompts, lambda prompt: self._task(prompt, stops))
+        return self._write(tasks, n, max_tokens, sampling, seed, say)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        say: Callable[[str], None] = unsaid,
+    ) -> Generator[str, None, Sample]:
+        """The text of `samples(prompt)[0]` chord by chord as they come, the prompt first; returns that sample."""
+        task = self._task(prompt, self._stops(stop))
+        remark_on_length([task], self.config.block_size, say)
+        return stream(self.engine(), task, self._plan(max_tokens, sampling, seed))
+
+    def _write(
+        self,
+        tasks: Sequence[Task],
+        n: int,
+        max_tokens: int | None,
+        sampling: Sampling | None,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> Iterator[Sample]:
+        remark_on_length(tasks, self.config.block_size, say)
+        return write(self.engine(), tasks, n, self._plan(max_tokens, sampling, seed))
+
+    def _task(self, prompt: Prompt, stops: Sequence[Sequence[Chord]]) -> Task:
         changes = read_prompt(prompt)
         key, encoded = detect_key(prompt, changes), self.tokenizer.encode_changes(changes)
-        samples = []
-        for index in range(n):
-            rng = np.random.default_rng((seed, index))
-            tokens, logprob = self._continue(encoded.ids, chords, sampling or Sampling(), rng)
-            added = [self.tokenizer.chord(token, encoded.anchor) for token in tokens]
-            samples.append(Sample(" ".join(map(key.name, (*changes, *added))), tokens, logprob))
-        return samples
+        # For the stop strings a chord is a character, the one whose number is the chord's id.
+        said = ["".join(chr(self.tokenizer.chord_id(chord, encoded.anchor)) for chord in chords) for chords in stops]
 
-    def _continue(
-        self, ids: Sequence[int], count: int, sampling: Sampling, rng: np.random.Generator
-    ) -> tuple[tuple[int, ...], float]:
-        """The ids of the next `count` changes, and the sum of their log-probabilities among all chords."""
-        if count < 0:
-            raise EtudeError(f"chords must be 0 or more, not {count}")
-        engine, generated, logprob = self.engine(), list(ids), 0.0
-        logits = engine.start(generated) if count else np.zeros(0, np.float32)
-        for index in range(count):
-            allowed = self.chord_mask.copy()
-            allowed[generated[-1]] = False
-            generated.append(choose(logits, sampling, rng, allowed))
-            logprob += log_probability(logits[: self.tokenizer.n_chords], generated[-1])
-            if index + 1 < count:
-                logits = engine.step(generated[-1])
-        return tuple(generated[len(ids) :]), logprob
+        def show(chords: str) -> str:
+            return "".join(f" {key.name(self.tokenizer.chord(ord(each), encoded.anchor))}" for each in chords)
+
+        return Task(" ".join(map(key.name, changes)), encoded.ids, lambda: Voice(chr, stops=said, show=show))
+
+    def _stops(self, stop: Sequence[str]) -> list[tuple[Chord, ...]]:
+        """The changes of each stop string. Raises `EtudeError` for one that cannot be read or will never come."""
+        found = []
+        for text in stop:
+            try:
+                found.append(read_prompt(text))
+            except EtudeError as error:
+                raise EtudeError(f"to stop at {text!r}: {error}") from error
+            for chord in self.unfamiliar(found[-1]):
+                raise EtudeError(f"to stop at {text!r}: the model never writes {chord}; choose another chord")
+        return found
+
+    def _plan(self, max_tokens: int | None, sampling: Sampling | None, seed: int) -> Plan:
+        chords = self.tokenizer.n_chords
+
+        def allowed(last: int) -> NDArray[np.bool_]:
+            others: NDArray[np.bool_] = np.arange(chords) != last
+            return others
+
+        return Plan(CHORDS if max_tokens is None else max_tokens, sampling or Sampling(), seed, chords, allowed)
 
     def trace(
         self, prompt: Prompt, top: int = 10, steps: int = 0, key: Key | str | None = None, keep: Sequence[str] = ("*",)
@@ -159,8 +212,9 @@ class ChordModel:
         key = Key.parse(key) if isinstance(key, str) else key or detect_key(prompt, changes)
         encoded, n_chords = self.tokenizer.encode_changes(changes, key.pitch_class), self.tokenizer.n_chords
         check_length(self.config, encoded.ids, steps)
-        added, _ = self._continue(encoded.ids, steps, GREEDY, np.random.default_rng(0))
-        ids, words = (*encoded.ids, *added), chord_words(self.tokenizer, key, encoded.anchor)
+        task = Task("", encoded.ids, lambda: Voice(lambda token: ""))
+        (added,) = write(self.engine(), [task], 1, self._plan(steps, GREEDY, 0))
+        ids, words = (*encoded.ids, *added.tokens), chord_words(self.tokenizer, key, encoded.anchor)
         name = self.directory.resolve().name
         return record(name, self.config, self._weights, ids, len(encoded.ids), words, n_chords, top, keep)
 
@@ -219,23 +273,85 @@ class TextModel:
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
-        say: Callable[[str], None] = lambda message: None,
+        say: Callable[[str], None] = unsaid,
+        stop: Sequence[str] = (),
     ) -> list[Sample]:
         """`n` texts that begin with `prompt`, each going on for at most `max_tokens` tokens to its end.
 
-        Sample i does not depend on `n`; `say` tells what takes long. Raises `TokenizerError` for a prompt that the
-        model's tokenizer cannot say.
+        What is added ends before the first of the `stop` strings in it. Sample i does not depend on `n`; `say` tells
+        what takes long. Raises `TokenizerError` for a prompt that the model's tokenizer cannot say.
         """
+        return list(self._write([self._task(prompt, self._stops(stop))], n, max_tokens, sampling, seed, say))
+
+    def generate_all(
+        self,
+        prompts: Iterable[str],
+        n: int = 1,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        say: Callable[[str], None] = unsaid,
+    ) -> Iterator[Sample]:
+        """What `generate` gives for each prompt, in order, written in batches; a batch's samples come when it is done.
+
+        All prompts are read before the first batch: `PromptError` tells the first that cannot be.
+        """
+        stops = self._stops(stop)
+        tasks = read_prompts(prompts, lambda prompt: self._task(prompt, stops))
+        return self._write(tasks, n, max_tokens, sampling, seed, say)
+
+    def stream(
+        self,
+        prompt: str = "",
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        say: Callable[[str], None] = unsaid,
+    ) -> Generator[str, None, Sample]:
+        """The text of `generate(prompt)[0]` in pieces as its tokens come, the prompt first; returns that sample.
+
+        Pieces are whole characters, and never part of a stop string.
+        """
+        task = self._task(prompt, self._stops(stop))
+        remark_on_length([task], self.config.block_size, say)
+        return stream(self._batches(say), task, self._plan(max_tokens, sampling, seed))
+
+    def _write(
+        self,
+        tasks: Sequence[Task],
+        n: int,
+        max_tokens: int | None,
+        sampling: Sampling | None,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> Iterator[Sample]:
+        remark_on_length(tasks, self.config.block_size, say)
+        return write(self._batches(say), tasks, n, self._plan(max_tokens, sampling, seed))
+
+    def _batches(self, say: Callable[[str], None]) -> BatchEngine:
+        return in_batches(make_engine(self.engine_name, self.config, self._weights, say))
+
+    def _task(self, prompt: str, stop: Sequence[str]) -> Task:
+        return Task(prompt, tuple(self._ids(prompt)), lambda: self._voice(stop))
+
+    def _stops(self, stop: Sequence[str]) -> Sequence[str]:
+        StopFilter(stop)  # refuses what is no stop string before any work
+        return stop
+
+    def _voice(self, stop: Sequence[str]) -> Voice:
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, CharTokenizer):
+            return Voice(lambda token: tokenizer.decode([token]), stops=stop)
+        decoder = StreamDecoder(tokenizer)
+        return Voice(decoder.feed, decoder.finish, stop)
+
+    def _plan(self, max_tokens: int | None, sampling: Sampling | None, seed: int) -> Plan:
+        known, size = self.tokenizer.vocab_size, self.config.vocab_size
+        allowed = None if known == size else np.arange(size) < known  # [V]: a padded table has ids without a token
         most = self.default_max_tokens if max_tokens is None else max_tokens
-        if n < 0 or most < 0:
-            raise EtudeError(f"n and max_tokens must be 0 or more, not {n} and {most}")
-        sampling, ids = sampling or Sampling(), self._ids(prompt)
-        engine = make_engine(self.engine_name, self.config, self._weights, say)
-        samples = []
-        for index in range(n):
-            tokens, logprob = self._continue(engine, ids, most, sampling, np.random.default_rng((seed, index)))
-            samples.append(Sample(prompt + self.tokenizer.decode(tokens), tokens, logprob))
-        return samples
+        return Plan(most, sampling or Sampling(), seed, size, lambda last: allowed, self.end_id)
 
     def trace(self, prompt: str = "", top: int = 10, steps: int = 0, keep: Sequence[str] = ("*",)) -> Trace:
         """Every number of a pass of the `array` engine over the prompt and at most `steps` likeliest tokens after it.
@@ -245,10 +361,10 @@ class TextModel:
         """
         ids = self._ids(prompt)
         check_length(self.config, ids, steps)
-        engine, rng = ArrayEngine(self.config, self._weights), np.random.default_rng(0)
-        added, _ = self._continue(engine, ids, steps, GREEDY, rng)
+        engine = ArrayEngine(self.config, self._weights)
+        (added,) = write(engine, [self._task(prompt, ())], 1, self._plan(steps, GREEDY, 0))
         words, size = text_words(self.tokenizer), self.config.vocab_size
-        return record(self.name, self.config, self._weights, (*ids, *added), len(ids), words, size, top, keep)
+        return record(self.name, self.config, self._weights, (*ids, *added.tokens), len(ids), words, size, top, keep)
 
     def _ids(self, prompt: str) -> list[int]:
         """The ids of a prompt, one at least. BOS stands before all characters, but for GPT-2 before an empty text."""
@@ -260,22 +376,6 @@ class TextModel:
         if self.config.bos_token_id is None:
             raise EtudeError("the prompt is empty, and this model has no token that begins a text; give it one")
         return [self.config.bos_token_id]
-
-    def _continue(
-        self, engine: Engine, ids: Sequence[int], most: int, sampling: Sampling, rng: np.random.Generator
-    ) -> tuple[tuple[int, ...], float]:
-        """The tokens after `ids` up to the end of the text or `most`, and the sum of their log-probabilities."""
-        tokens, logprob = list[int](), 0.0
-        known, size = self.tokenizer.vocab_size, self.config.vocab_size
-        allowed = None if known == size else np.arange(size) < known  # [V]: a padded table has ids without a token
-        while len(tokens) < most:
-            logits = engine.step(tokens[-1]) if tokens else engine.start(ids)  # [V]
-            token = choose(logits, sampling, rng, allowed)
-            logprob += log_probability(logits, token)
-            if token == self.end_id:
-                break
-            tokens.append(token)
-        return tuple(tokens), logprob
 
 
 def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:

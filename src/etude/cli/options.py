@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from etude.music.chart import MAX_LENGTH
+from etude.errors import EtudeError
 from etude.music.theory import Chord, Key
-from etude.sampling import GREEDY, Sampling, SamplingError
+from etude.sampling import Sampling, SamplingError
+
+MAX_INPUT_BYTES = 16 << 20
 
 PromptArgument = Annotated[
     str,
@@ -28,13 +30,37 @@ GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always the likelie
 TemperatureOption = Annotated[float, typer.Option(help="Above 1 bolder, below 1 safer, 0 greedy.")]
 TopKOption = Annotated[int, typer.Option(help="Choose among the k likeliest; 0 is all.")]
 TopPOption = Annotated[float, typer.Option(help="Choose among the likeliest that sum to this probability.")]
+MinPOption = Annotated[
+    float, typer.Option(help="Choose among those with at least this share of the likeliest one's probability.")
+]
+RepetitionPenaltyOption = Annotated[
+    float, typer.Option(help="Above 1, what was there before becomes less likely; 1 is off.")
+]
 
 
 def read_prompt_text(argument: str) -> str:
-    """The prompt itself, or what stands on standard input where it is `-`."""
-    if argument != "-":
-        return argument
-    return sys.stdin.buffer.read(MAX_LENGTH + 1).decode("utf-8", errors="replace")
+    """The prompt itself, or what stands on standard input where it is `-`. Raises `EtudeError` for no text."""
+    return read_input("-") if argument == "-" else argument
+
+
+def read_input(name: str) -> str:
+    """The text of a file, or of standard input where the name is `-`: UTF-8, at most `MAX_INPUT_BYTES`.
+
+    Raises `EtudeError` that names the file.
+    """
+    said = "standard input" if name == "-" else name
+    if name == "-":
+        content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+    else:
+        with open(name, "rb") as file:
+            content = file.read(MAX_INPUT_BYTES + 1)
+    if len(content) > MAX_INPUT_BYTES:
+        raise EtudeError(f"{said}: longer than {MAX_INPUT_BYTES >> 20} MiB; give less at once")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise EtudeError(f"{said}, line {line}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
 
 
 def read_key(text: str | None) -> Key | None:
@@ -42,10 +68,17 @@ def read_key(text: str | None) -> Key | None:
     return None if text is None else Key.parse(text)
 
 
-def read_sampling(greedy: bool, temperature: float, top_k: int, top_p: float) -> Sampling:
+def read_sampling(
+    greedy: bool,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+) -> Sampling:
     """The settings of the sampling options; a wrong one is wrong usage."""
     try:
-        return GREEDY if greedy else Sampling(temperature, top_k, top_p)
+        return Sampling(0.0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty)
     except SamplingError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ ENGINES: dict[str, tuple[Architecture, ...]] = {
 }
 """Each engine's name, and the architectures that it runs."""
 
+CACHE_BYTES = 1 << 30
+"""How much memory the keys and values of a batch may take."""
+
 _NEEDS = {"compiled": ("numba", "Numba", "fast"), "tensor": ("torch", "PyTorch", "train")}
 
 
@@ -36,6 +39,53 @@ class Engine(Protocol):
 
     def step(self, token: int) -> Array:
         """Add one token, return the logits [V] of the one after it."""
+
+
+class BatchEngine(Protocol):
+    """An engine that goes on with B texts at once. Each gets the logits that it would get alone.
+
+    The texts of a batch are numbered from 0; their lengths are their own, and so is the newest half that each goes on
+    with beyond a block.
+    """
+
+    def start_batch(self, prompts: Sequence[Sequence[int]]) -> Array:
+        """Forget everything, read the prompts (one at least), return the logits [B, V] of the token after each."""
+
+    def step_batch(self, tokens: Sequence[int]) -> Array:
+        """Add one token to each text, return the logits [B, V] of those after them."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with the texts of these numbers, in this order; one that is named twice goes on twice."""
+
+    def most_rows(self, tokens: int) -> int:
+        """How many texts that grow to so many tokens may be in a batch, for their caches to stay in `CACHE_BYTES`."""
+
+
+class OneRow:
+    """An engine without batches as one whose batches hold a single text."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def start_batch(self, prompts: Sequence[Sequence[int]]) -> Array:
+        (prompt,) = prompts
+        return np.asarray(self._engine.start(prompt))[None]
+
+    def step_batch(self, tokens: Sequence[int]) -> Array:
+        (token,) = tokens
+        return np.asarray(self._engine.step(token))[None]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        if list(rows) != [0]:
+            raise ValueError(f"there is one text, number 0, to go on with once; not {list(rows)}")
+
+    def most_rows(self, tokens: int) -> int:
+        return 1
+
+
+def in_batches(engine: Engine) -> BatchEngine:
+    """The engine itself where it knows batches, else with batches of one."""
+    return cast("BatchEngine", engine) if hasattr(engine, "start_batch") else OneRow(engine)
 
 
 class EngineError(EtudeError):

@@ -164,7 +164,8 @@ class _Ranks:
 
     def above(self, least: float) -> float:
         """The sum of all weights that are `least` or more."""
-        near = self._weights(self._x[self._level <= np.int16(min(1 - _PER_NAT * math.log(least), _LEVELS - 1))])
+        level = int(min(1 - _PER_NAT * math.log(least), _LEVELS - 1))
+        near = self._weights(self._x[self._level <= level])
         return float(near[near >= least].sum())
 
     def _weights(self, x: Logits) -> Floats:
