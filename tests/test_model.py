@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import etude
 from etude.engines.array import ArrayEngine
 from etude.engines.engine import EngineError, is_installed
 from etude.errors import EtudeError
+from etude.generation import PromptError, Sample
 from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.gpt.directory import ModelError, load_model, save_model
 from etude.model import ChordModel, TextModel, load_chords
@@ -247,3 +249,187 @@ def test_gpt2_runs_in_the_engines_that_know_it(bytes_directory: Path) -> None:
         etude.load(bytes_directory, "scalar")
     with pytest.raises(ModelError, match="writes text, not chords"):
         load_chords(bytes_directory)
+
+
+RAGGED = ["", "a", "abc", "edcba", "bb", "a", "abcdeabcde"]  # one is longer than the block, one stands twice
+
+
+def streamed(pieces: Generator[str, None, Sample]) -> tuple[list[str], Sample]:
+    """The pieces of a stream, and the sample that it returns."""
+    shown = []
+    while True:
+        try:
+            shown.append(next(pieces))
+        except StopIteration as end:
+            return shown, end.value
+
+
+@pytest.mark.parametrize("engine", ["array", "scalar", "compiled", "tensor"])
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.2), Sampling(0.9, 4, 0.9, 0.05, 1.3)])
+def test_a_prompt_in_a_batch_gives_what_it_gives_alone(text_directory: Path, engine: str, sampling: Sampling) -> None:
+    if not is_installed(engine):
+        pytest.skip(f"what the engine {engine} needs is not installed")
+    model, most = text_model(text_directory, engine), 30
+    together = list(model.generate_all(RAGGED, 3, most, sampling, seed=5))
+    apart = [sample for prompt in RAGGED for sample in model.generate(prompt, 3, most, sampling, seed=5)]
+    assert [(a.text, a.tokens, a.finish) for a in together] == [(b.text, b.tokens, b.finish) for b in apart]
+    assert [a.logprob for a in together] == pytest.approx([b.logprob for b in apart], abs=1e-9)
+    if sampling == Sampling(1.2):
+        assert {sample.finish for sample in together} == {"end", "length"}  # rows leave at different times
+        assert max(len(sample.tokens) for sample in together) > 3 * model.config.block_size
+
+
+def test_a_batch_is_as_wide_as_memory_allows_and_says_the_same(
+    text_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = text_model(text_directory)
+    wide = list(model.generate_all(RAGGED, 4, 9))
+    widths, start = [], ArrayEngine.start_batch
+
+    def started(engine: ArrayEngine, prompts: Sequence[Sequence[int]]) -> np.ndarray:
+        widths.append(len(prompts))
+        return start(engine, prompts)
+
+    monkeypatch.setattr(ArrayEngine, "start_batch", started)
+    assert list(model.generate_all(RAGGED, 4, 9)) == wide
+    assert widths == [len(set(RAGGED))]  # a prompt is read once, whatever the number of its samples
+    widths.clear()
+    monkeypatch.setattr(ArrayEngine, "most_rows", lambda engine, tokens: 5)
+    assert list(model.generate_all(RAGGED, 4, 9)) == wide
+    assert len(widths) == 6 and max(widths) == 2  # 28 rows, 5 at a time, of at most two prompts
+
+
+def test_gpt2_in_a_batch(bytes_directory: Path) -> None:
+    model, prompts = text_model(bytes_directory), ["", "na\u00efve", "a", "x" * 40, "the end"]
+    for sampling in (GREEDY, Sampling(2.0)):
+        together = list(model.generate_all(prompts, 2, 40, sampling))
+        apart = [sample for prompt in prompts for sample in model.generate(prompt, 2, 40, sampling)]
+        assert [sample.tokens for sample in together] == [sample.tokens for sample in apart]
+        assert [sample.prompt for sample in together] == [prompt for prompt in prompts for _ in range(2)]
+
+
+def test_the_prompt_that_cannot_be_said_is_told_before_anything_is_written(
+    text_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etude.model.make_engine", None)
+    with pytest.raises(PromptError, match="prompt 3: 'x'") as caught:
+        text_model(text_directory).generate_all(["a", "b", "abx"])
+    assert caught.value.index == 2
+    with pytest.raises(PromptError, match=r"prompt 2: .*no chords"):
+        MODEL.generate_all(["C G", ""])
+
+
+def test_a_stream_is_the_sample_in_pieces(text_directory: Path, bytes_directory: Path) -> None:
+    model = text_model(text_directory)
+    for seed in range(8):
+        shown, sample = streamed(model.stream("ab", 12, seed=seed))
+        assert sample == model.generate("ab", 1, 12, seed=seed)[0]
+        assert "".join(shown) == sample.text
+        assert shown[0] == "ab"
+        assert all(len(piece) == 1 for piece in shown[1:])
+    gpt2 = text_model(bytes_directory)
+    shown, sample = streamed(gpt2.stream("\u00e9", 50, seed=1))
+    assert sample == gpt2.generate("\u00e9", 1, 50, seed=1)[0]
+    assert "".join(shown) == sample.text == "\u00e9" + gpt2.tokenizer.decode(sample.tokens)
+    assert len(shown) > 10
+    shown, chords = streamed(MODEL.stream("Gb Db", 5, seed=3))
+    assert chords == MODEL.samples("Gb Db", 1, 5, seed=3)[0]
+    assert shown == ["Gb Db", *(f" {symbol}" for symbol in chords.text.split()[2:])]
+    assert chords.prompt == "Gb Db"
+
+
+def test_a_stream_comes_as_it_is_written(text_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, step = [], ArrayEngine.step_batch
+
+    def stepped(engine: ArrayEngine, tokens: Sequence[int]) -> np.ndarray:
+        steps.append(tokens)
+        return step(engine, tokens)
+
+    monkeypatch.setattr(ArrayEngine, "step_batch", stepped)
+    pieces = text_model(text_directory).stream("a", 12, seed=2)
+    assert next(pieces) == "a" and next(pieces) and steps == []
+    assert next(pieces) and len(steps) == 1
+
+
+def test_stop_strings_end_a_text_before_them(text_directory: Path, bytes_directory: Path) -> None:
+    for model, prompt in ((text_model(text_directory), "bca"), (text_model(bytes_directory), "b\u00e9")):
+        free = model.generate(prompt, 20, 40, Sampling(1.5), 1)
+        added = max(free, key=lambda sample: len(sample.tokens)).text[len(prompt) :]
+        stops = [added[4:8], added[12:15], "never said"]
+        stopped = list(model.generate_all([prompt], 20, 40, Sampling(1.5), 1, stops))
+        assert {"stop"} < {sample.finish for sample in stopped}
+        for whole, sample in zip(free, stopped, strict=True):
+            text, full = sample.text[len(prompt) :], whole.text[len(prompt) :]
+            assert not any(stop in text for stop in stops)
+            assert full.startswith(text)
+            assert sample.tokens == whole.tokens[: len(sample.tokens)]
+            if sample.finish == "stop":
+                assert any(full[len(text) :].startswith(stop) for stop in stops)
+                written = model.tokenizer.decode(sample.tokens)
+                assert any(written.endswith(stop) or stop in written for stop in stops)
+            else:
+                assert sample == whole
+        shown, last = streamed(model.stream(prompt, 40, Sampling(1.5), 1, stops))
+        assert "".join(shown) == last.text == stopped[0].text
+        with pytest.raises(EtudeError, match="one character at least"):
+            model.generate(prompt, stop=[""])
+
+
+def test_chords_stop_before_chords() -> None:
+    free = MODEL.samples("C G", 12, 16, seed=2)
+    added = free[0].text.split()[2:]
+    at = next(i for i in range(3, 15) if added[i : i + 2] not in [added[j : j + 2] for j in range(i)])
+    stop = " ".join(added[at : at + 2])
+    stopped = MODEL.samples("C G", 12, 16, seed=2, stop=[stop, "Ebm7b5 A7"])
+    assert stopped[0].text.split() == ["C", "G", *added[:at]]
+    assert stopped[0].finish == "stop"
+    assert stopped[0].tokens == free[0].tokens[: at + 2]
+    assert {sample.finish for sample in stopped} == {"stop", "length"}
+    for whole, sample in zip(free, stopped, strict=True):
+        assert f" {stop} " not in f"{sample.text[3:]} "
+        assert whole.text.startswith(sample.text)
+    higher = " ".join(str(Chord.parse(symbol).transpose(2)) for symbol in stop.split())
+    moved = MODEL.samples("D A", 12, 16, seed=2, stop=[higher])  # the same chords, however they are spelled
+    assert [len(sample.tokens) for sample in moved] == [len(sample.tokens) for sample in stopped]
+    for wrong, message in (("", "to stop at ''"), ("Hq", "cannot read 'Hq'"), ("C Am11b13", "never writes")):
+        with pytest.raises(EtudeError, match=message):
+            MODEL.samples("C", stop=[wrong])
+
+
+def test_a_penalty_makes_repetition_rarer(text_directory: Path) -> None:
+    model = text_model(text_directory)
+
+    def repeated(penalty: float) -> float:
+        """Characters that stood before, of those that were added."""
+        samples = model.generate("a", 100, 4, Sampling(repetition_penalty=penalty))
+        return sum(len(s.text) - len(set(s.text)) for s in samples) / sum(len(s.tokens) for s in samples)
+
+    assert repeated(3.0) < 0.8 * repeated(1.0)
+    ends = [sum(s.finish == "end" for s in model.generate("", 200, 3, Sampling(repetition_penalty=p))) for p in (1, 3)]
+    assert ends[1] > 0.8 * ends[0]  # that a text has begun makes its end no less likely
+    assert len({s.text for s in model.generate("a", 3, sampling=Sampling(0, repetition_penalty=2.0))}) == 1
+
+
+def test_a_prompt_beyond_the_block_is_said(text_directory: Path) -> None:
+    said: list[str] = []
+    model = text_model(text_directory)
+    model.generate("abcde", say=said.append)
+    assert said == []
+    model.generate("abcdea", say=said.append)
+    list(model.generate_all(["abcdea", "a", "eeeeeeeee"], say=said.append))
+    streamed(MODEL.stream("C G " * 900, 1, say=said.append))
+    size = MODEL.config.block_size
+    assert said == [
+        "note: the prompt is longer than the block of 6 tokens; the model reads the newest 6",
+        "note: 2 of 3 prompts are longer than the block of 6 tokens; the model reads the newest 6",
+        f"note: the prompt is longer than the block of {size:,} tokens; the model reads the newest {size:,}",
+    ]
+
+
+def test_numbers_that_cannot_be(text_directory: Path) -> None:
+    for model in (text_model(text_directory), MODEL):
+        with pytest.raises(EtudeError, match="-1 tokens cannot be added"):
+            list(model.generate_all(["C" if model is MODEL else "a"], max_tokens=-1))
+        with pytest.raises(EtudeError, match="n must be 0 or more"):
+            list(model.generate_all(["C" if model is MODEL else "a"], -1))
+        assert list(model.generate_all([], 3)) == []

@@ -118,7 +118,8 @@ class _Row:
         """Choose a token by logits [V], and give what it adds to the text."""
         logits, seen = logits[: plan.width], list[int]()
         if plan.sampling.repetition_penalty != 1:
-            seen = [token for token in (*self.task.ids, *self.tokens) if token < plan.width]
+            # What ends a text also begins it, and having begun should make no end less likely.
+            seen = [token for token in (*self.task.ids, *self.tokens) if token < plan.width and token != plan.end]
         allowed = plan.allowed(self.tokens[-1] if self.tokens else self.task.ids[-1])
         token = choose(logits, plan.sampling, self.rng, allowed, seen)
         self.logprob += log_probability(logits, token)

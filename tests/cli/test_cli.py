@@ -232,7 +232,7 @@ def test_train_on_text_then_generate(names_file: Path, tmp_path: Path) -> None:
     document = json.loads(etude("generate", run, "em", "-n", "3", "--max-tokens", "2", "--json").stdout)
     assert list(document) == ["samples"]
     for sample in document["samples"]:
-        assert sorted(sample) == ["logprob", "text", "tokens"]
+        assert sorted(sample) == ["finish", "logprob", "prompt", "text", "tokens"]
         assert sample["text"].startswith("em")
         assert len(sample["tokens"]) <= 2
         assert sample["logprob"] < 0

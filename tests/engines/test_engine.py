@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.engines.array import ArrayEngine
-from etude.engines.engine import ENGINES, EngineError, check_engine, is_installed, make_engine
+from etude.engines.engine import ENGINES, EngineError, check_engine, in_batches, is_installed, make_engine
 from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.gpt.directory import Weights
 
@@ -117,3 +117,28 @@ def test_ids_that_are_none_are_refused_alike(name: str, ids: list[int]) -> None:
         with pytest.raises(ValueError, match="token ids must be"):
             engine.step(ids[0])
         assert len(engine.step(2)) == 5  # what was refused is not kept
+
+
+@pytest.mark.parametrize("name", [name for name, able in ENGINES.items() if "micro" in able])
+def test_every_engine_takes_batches_if_only_of_one(name: str) -> None:
+    if not is_installed(name):
+        pytest.skip(f"what the engine {name} needs is not installed")
+    alone = make_engine(name, CONFIG, WEIGHTS)
+    engine = in_batches(make_engine(name, CONFIG, WEIGHTS))
+    logits, wanted = engine.start_batch([[1, 2]]), np.asarray(alone.start([1, 2]))
+    engine.keep([0])
+    for token in range(9):
+        assert logits.shape == (1, CONFIG.vocab_size)
+        assert (logits[0] == wanted).all()
+        logits, wanted = engine.step_batch([token]), np.asarray(alone.step(token))
+    assert engine.most_rows(8) >= 1
+
+
+def test_an_engine_of_one_row_says_that_it_has_no_other() -> None:
+    engine = in_batches(make_engine("scalar", CONFIG, WEIGHTS))
+    assert engine.most_rows(8) == 1
+    engine.start_batch([[1]])
+    with pytest.raises(ValueError, match="one text"):
+        engine.keep([0, 0])
+    with pytest.raises(ValueError, match="unpack"):
+        engine.start_batch([[1], [2]])

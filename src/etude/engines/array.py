@@ -83,8 +83,10 @@ def gelu(x: Array) -> Array:
 
 def times(x: Array, matrix: Array) -> Array:
     """x [t, in] or [B, 1, in] through a matrix [in, out]; see the top of this file for what the shapes mean."""
+    y: Array
     if matrix.size <= _CACHED or (x.ndim == 2 and len(x) > 1):
-        return np.matmul(x, matrix)
+        y = x @ matrix
+        return y
     columns = max(64, _CACHED // len(matrix) // 64 * 64)
     y = np.empty((*x.shape[:-1], matrix.shape[1]), x.dtype)
     for start in range(0, matrix.shape[1], columns):
@@ -193,9 +195,8 @@ class ArrayEngine:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with the texts of these numbers, in this order; one that is named twice goes on twice."""
-        taken = set[int]()
-        texts = [self._texts[row].fork() if row in taken or taken.add(row) else self._texts[row] for row in rows]
-        self._texts = texts
+        texts = [self._texts[row] for row in rows]
+        self._texts = [text.fork() if text in texts[:index] else text for index, text in enumerate(texts)]
 
     def most_rows(self, tokens: int) -> int:
         """How many texts that grow to so many tokens may be in a batch, for their caches to stay in `CACHE_BYTES`."""

@@ -159,7 +159,7 @@ class _Ranks:
         ids = ids[np.argsort(-self._x[ids], kind="stable")]
         weights = self._weights(self._x[ids])
         sums = np.cumsum(weights) + (self._ends[level - 1] if level else 0.0)
-        index = min(int(np.searchsorted(sums, weight, side)), np.count_nonzero(weights) - 1)
+        index = min(int(np.searchsorted(sums, weight, side)), int(np.count_nonzero(weights)) - 1)
         return int(ids[index]), float(sums[index])
 
     def above(self, least: float) -> float:
