@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from etude.engines.array import ArrayEngine
-from etude.engines.engine import CACHE_BYTES
+from etude.engines.engine import BATCH_BYTES, MAX_ROWS
 from etude.gpt.config import Architecture, GPTConfig, parameter_shapes
 from etude.gpt.directory import Weights
 
@@ -32,6 +32,7 @@ def test_a_text_of_a_batch_is_the_text_alone(architecture: Architecture, dtype: 
     prompts = [ids_of(config, length, seed) for seed, length in enumerate([1, 3, 1, 24, 11, 40, 2, 8])]
     batch, alone = ArrayEngine(config, weights), [ArrayEngine(config, weights) for _ in prompts]
     logits, wanted = batch.start_batch(prompts), [e.start(p) for e, p in zip(alone, prompts, strict=True)]
+    stepped: list[list[int]] = [[] for _ in prompts]
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     for step in range(40):
         assert logits.shape == (len(alone), 61)
@@ -42,8 +43,15 @@ def test_a_text_of_a_batch_is_the_text_alone(architecture: Architecture, dtype: 
             rows = {5: [0, 1, 3, 4, 5, 7], 12: [2, 0, 0, 4, 0], 20: [1, 2, 3]}[step]
             batch.keep(rows)
             logits = logits[rows]
-            alone = [alone[row].fork() for row in rows]
+            prompts, stepped = [prompts[row] for row in rows], [list(stepped[row]) for row in rows]
+            alone = [ArrayEngine(config, weights) for _ in rows]
+            for engine, prompt, added in zip(alone, prompts, stepped, strict=True):
+                engine.start(prompt)
+                for token in added:
+                    engine.step(token)
         tokens = [(int(row.argmax()) + index) % 61 for index, row in enumerate(logits)]  # the same texts part
+        for added, token in zip(stepped, tokens, strict=True):
+            added.append(token)
         logits = batch.step_batch(tokens)
         wanted = [engine.step(token) for engine, token in zip(alone, tokens, strict=True)]
 
@@ -68,16 +76,18 @@ def test_a_step_of_many_texts_is_to_the_bit_the_step_of_each(architecture: Archi
     assert np.abs(engine.start([0]) - batch.start([0])).max() < 1e-5
 
 
-def test_the_width_of_a_batch_keeps_to_the_memory_for_caches() -> None:
-    config = GPTConfig("gpt2", 50, 1024, 12, 12, 768)
-    weights = {"any": np.zeros(1, np.float32)}
+def test_the_width_of_a_batch_keeps_to_its_memory() -> None:
+    config, weights = GPTConfig("gpt2", 50_000, 1024, 12, 12, 768), {"any": np.zeros(1, np.float32)}
     engine = ArrayEngine(config, weights)
     a_token = 2 * 12 * 768 * 4  # a key and a value in each layer
     for tokens, room in ((1, 64), (64, 64), (65, 128), (700, 1024), (1024, 1024), (1 << 40, 1024)):
-        rows = engine.most_rows(tokens)
-        assert rows * room * a_token <= CACHE_BYTES < (rows + 1) * room * a_token
+        rows, text = engine.most_rows(tokens), room * a_token + 2 * 50_000 * 4
+        assert rows * text <= BATCH_BYTES < (rows + 1) * text
     huge = GPTConfig("gpt2", 50, 1 << 20, 48, 25, 1600)
     assert ArrayEngine(huge, weights).most_rows(1 << 20) == 1
+    wordy = GPTConfig("gpt2", 1 << 20, 64, 1, 1, 4)  # nothing but logits
+    assert ArrayEngine(wordy, weights).most_rows(64) == BATCH_BYTES // (2 * 64 * 4 * 4 + 2 * (1 << 20) * 4)
+    assert ArrayEngine(GPTConfig("micro", 27, 8, 1, 1, 4), weights).most_rows(8) == MAX_ROWS
 
 
 def test_a_cache_grows_with_its_text(config: GPTConfig, weights: Weights) -> None:

@@ -163,6 +163,12 @@ def test_min_p_follows_the_likeliest() -> None:
     assert {choose(unsure, Sampling(min_p=0.1), rng) for _ in range(300)} == {0, 1, 2}
 
 
+def test_the_nucleus_is_the_fewest_that_reach_the_sum() -> None:
+    rng = np.random.default_rng(0)
+    assert {choose(np.zeros(4), Sampling(top_p=0.5), rng) for _ in range(100)} == {0, 1}
+    assert {choose(np.zeros(4), Sampling(top_p=0.51), rng) for _ in range(100)} == {0, 1, 2}
+
+
 def test_the_penalty_counts_a_token_once_and_greedy_too() -> None:
     x = np.array([2.0, 1.5, -1.0, -1.1], np.float32)
     penalty = Sampling(0, repetition_penalty=1.5)

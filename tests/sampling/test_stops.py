@@ -36,6 +36,17 @@ def test_the_text_ends_before_the_first_stop_string_however_it_comes(
     assert shown + filtered.finish() == wanted
 
 
+@pytest.mark.parametrize(
+    ("stops", "text", "shown"),
+    [(["bc", "abca"], "abca", "a"), (["abca", "bc"], "xabc", "xa"), (["bc", "abc"], "abc", ""), (["aab"], "aaab", "a")],
+)
+def test_the_first_that_is_complete_counts_and_then_the_longest(stops: list[str], text: str, shown: str) -> None:
+    assert cut(text, stops) == (shown, True)
+    assert StopFilter(stops).feed(text) == shown
+    letters = StopFilter(stops)
+    assert "".join(map(letters.feed, text)) == shown
+
+
 @given(texts, stop_lists)
 def test_only_what_may_become_a_stop_string_is_held_back(text: str, stops: list[str]) -> None:
     filtered, shown = StopFilter(stops), ""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from etude.gpt.config import N_MATCH, GPTConfig
 
-from .engine import CACHE_BYTES
+from .engine import BATCH_BYTES, MAX_ROWS
 from .matches import MatchFinder
 
 Array = NDArray[Any]  # float32 or float64
@@ -199,10 +199,11 @@ class ArrayEngine:
         self._texts = [text.fork() if text in texts[:index] else text for index, text in enumerate(texts)]
 
     def most_rows(self, tokens: int) -> int:
-        """How many texts that grow to so many tokens may be in a batch, for their caches to stay in `CACHE_BYTES`."""
+        """How many texts that grow to so many tokens may be in a batch: `BATCH_BYTES` of memory, `MAX_ROWS`."""
         c = self.config
-        cached = 2 * c.n_layer * c.n_embd * self._dtype.itemsize * room(min(tokens, c.block_size), c.block_size)
-        return max(1, CACHE_BYTES // cached)
+        cached = 2 * c.n_layer * c.n_embd * room(min(tokens, c.block_size), c.block_size)
+        text = (cached + 2 * c.vocab_size) * self._dtype.itemsize  # logits as they come, and by sample
+        return max(1, min(MAX_ROWS, BATCH_BYTES // text))
 
     def head(self, x: Array) -> Array:
         """What the last norm and the head make of a residual stream x [t, d]: [t, V]."""

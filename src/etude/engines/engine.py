@@ -22,8 +22,8 @@ ENGINES: dict[str, tuple[Architecture, ...]] = {
 }
 """Each engine's name, and the architectures that it runs."""
 
-CACHE_BYTES = 1 << 30
-"""How much memory the keys and values of a batch may take."""
+BATCH_BYTES, MAX_ROWS = 1 << 30, 256
+"""The memory that the keys, values and logits of a batch may take, and how many texts it may hold (more gain nothing)."""
 
 _NEEDS = {"compiled": ("numba", "Numba", "fast"), "tensor": ("torch", "PyTorch", "train")}
 
@@ -58,7 +58,7 @@ class BatchEngine(Protocol):
         """Go on with the texts of these numbers, in this order; one that is named twice goes on twice."""
 
     def most_rows(self, tokens: int) -> int:
-        """How many texts that grow to so many tokens may be in a batch, for their caches to stay in `CACHE_BYTES`."""
+        """How many texts that grow to so many tokens may be in a batch, for all they keep to stay in `BATCH_BYTES`."""
 
 
 class OneRow:
