@@ -23,7 +23,7 @@ ENGINES: dict[str, tuple[Architecture, ...]] = {
 """Each engine's name, and the architectures that it runs."""
 
 BATCH_BYTES, MAX_ROWS = 1 << 30, 256
-"""The memory that the keys, values and logits of a batch may take, and how many texts it may hold (more gain nothing)."""
+"""The memory for the keys, values and logits of a batch, and the most texts that it holds (more gain nothing)."""
 
 _NEEDS = {"compiled": ("numba", "Numba", "fast"), "tensor": ("torch", "PyTorch", "train")}
 
