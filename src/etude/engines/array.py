@@ -230,7 +230,8 @@ class ArrayEngine:
         """The logits [B, V] after what each text is to read.
 
         Texts go together so that none of them is rounded otherwise than alone: those that read one token, and prompts
-        of `gpt2` that are a piece together, whose matrices [in, out] BLAS multiplies with any number of tokens alike.
+        of `gpt2` that are a piece together. Its matrices [in, out] OpenBLAS multiplies with two tokens or more alike; a
+        library that does not would change a prompt's last digits. Other architectures are small: a prompt at a time.
         """
         if len(new) == 1:
             return self._forward(new, last_only=True)
