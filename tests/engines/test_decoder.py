@@ -9,6 +9,7 @@ pytest.importorskip("numba")
 
 from etude.engines.array import ArrayEngine
 from etude.engines.decoder import CompiledDecoder, Layers, layers
+from etude.engines.engine import BATCH_BYTES, MAX_ROWS
 from etude.engines.kernels import Array
 from etude.engines.matrices import Matrix
 from etude.gpt.config import PRECISIONS, GPTConfig, Precision, parameter_shapes
@@ -119,3 +120,10 @@ def test_tokens_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
     engine = CompiledDecoder(CONFIG, random_weights(CONFIG))
     with pytest.raises(ValueError, match="0 to 299"):
         engine.start(ids)
+
+
+def test_the_width_of_a_batch_counts_a_block_for_each_text() -> None:
+    engine = CompiledDecoder(CONFIG, random_weights(CONFIG))
+    assert engine.most_rows(1) == engine.most_rows(1 << 30) == MAX_ROWS  # tiny as it is
+    engine._keys = np.empty((1, 1, 1, 1, 1, BATCH_BYTES // 8 // 4), np.float32)  # a text of an eighth of the memory
+    assert engine.most_rows(1) == 7  # and some for logits

@@ -19,7 +19,7 @@ import numpy as np
 from etude.gpt.config import GROUP, GPTConfig, Precision
 
 from .compiled import announced
-from .engine import EngineError
+from .engine import BATCH_BYTES, MAX_ROWS, EngineError
 from .kernels import Array, aligned, exp, kernel
 from .matrices import (
     TILE,
@@ -395,6 +395,11 @@ class CompiledDecoder:
             taken.add(slot)
             slots.append(slot)
         self._ids, self._slots = [list(self._ids[row]) for row in rows], slots
+
+    def most_rows(self, tokens: int) -> int:
+        """How many texts may be in a batch: `BATCH_BYTES` of memory, of which each takes a block's, and `MAX_ROWS`."""
+        text: int = (self._keys.nbytes + self._values.nbytes) // self._keys.shape[1] + 8 * self.config.vocab_size
+        return max(1, min(MAX_ROWS, BATCH_BYTES // text))
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
         size = self.config.vocab_size
