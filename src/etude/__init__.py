@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .composer import Composition
+    from .gpt.config import Precision
     from .model import ChordModel, Prompt, TextModel
     from .training.runs import Report
 
@@ -21,21 +22,26 @@ __all__ = ["compose", "load", "train"]
 
 
 @overload
-def load(name: Literal["chords"] = "chords", engine: str = "array") -> ChordModel: ...
+def load(
+    name: Literal["chords"] = "chords", engine: str | None = None, precision: Precision | None = None
+) -> ChordModel: ...
 
 
 @overload
-def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel: ...
+def load(name: str | Path, engine: str | None = None, precision: Precision | None = None) -> ChordModel | TextModel: ...
 
 
-def load(name: str | Path = "chords", engine: str = "array") -> ChordModel | TextModel:
+def load(
+    name: str | Path = "chords", engine: str | None = None, precision: Precision | None = None
+) -> ChordModel | TextModel:
     """A bundled model by name, or a model directory: one to `suggest` chords or to `generate` text, as its tokenizer.
 
-    Text models run in any engine that is installed: scalar, array, compiled or tensor.
+    Text models run in any engine that is installed and knows them: scalar, array, compiled or tensor. GPT-2 runs in the
+    compiled engine where that is installed, if it is told so with fewer bits a weight: `precision` int8 or int4.
     """
     from .model import load as load_model
 
-    return load_model(name, engine)
+    return load_model(name, engine, precision)
 
 
 def compose(prompt: Prompt, model: str | Path | ChordModel = "chords", **options: Any) -> Composition:

@@ -13,12 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etude.engines.array import ArrayEngine
-from etude.engines.engine import ENGINES, BatchEngine, EngineError, check_engine, in_batches, make_engine
+from etude.engines.engine import (
+    ENGINES,
+    BatchEngine,
+    EngineError,
+    PackedEngine,
+    check_engine,
+    default_engine,
+    in_batches,
+    make_engine,
+)
 from etude.errors import EtudeError
 from etude.explain import Trace, check_length, record
 from etude.explain.words import chord_words, text_words
 from etude.generation import Plan, Sample, Task, Voice, read_prompts, remark_on_length, stream, write
-from etude.gpt.config import GPTConfig
+from etude.gpt.config import GPTConfig, Precision
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
 from etude.music.chart import parse_progression
 from etude.music.theory import Chord, Key, describe
@@ -248,13 +257,20 @@ class TextModel:
     """A model of text. Asking it changes nothing in it; the same question gets the same answer."""
 
     def __init__(
-        self, model: ModelFiles, tokenizer: CharTokenizer | BPETokenizer, engine: str = "array", name: str = "model"
+        self,
+        model: ModelFiles,
+        tokenizer: CharTokenizer | BPETokenizer,
+        engine: str | None = None,
+        name: str = "model",
+        precision: Precision | None = None,
     ) -> None:
-        check_engine(engine, model.config.architecture)
         self.config: GPTConfig = model.config
-        self.tokenizer, self.engine_name, self.name = tokenizer, engine, name
+        self.engine_name, self.precision = engine or default_engine(model.config), precision or model.config.precision
+        check_engine(self.engine_name, model.config, self.precision)
+        self.tokenizer, self.name = tokenizer, name
         self.card = model.card
         self._weights = model.weights
+        self._packed: PackedEngine | None = None
 
     @property
     def end_id(self) -> int | None:
@@ -331,7 +347,14 @@ class TextModel:
         return write(self._batches(say), tasks, n, self._plan(max_tokens, sampling, seed))
 
     def _batches(self, say: Callable[[str], None]) -> BatchEngine:
-        return in_batches(make_engine(self.engine_name, self.config, self._weights, say))
+        """An engine of its own for every call, so that two texts may be streamed at once; packed weights are shared."""
+        if self._packed is not None:
+            return self._packed.fresh()
+        engine = make_engine(self.engine_name, self.config, self._weights, say, self.precision)
+        if isinstance(engine, PackedEngine):
+            self._packed = engine
+            return engine.fresh()
+        return in_batches(engine)
 
     def _task(self, prompt: str, stop: Sequence[str]) -> Task:
         return Task(prompt, tuple(self._ids(prompt)), lambda: self._voice(stop))
@@ -359,6 +382,7 @@ class TextModel:
         An empty prompt is the token that begins a text. Of the numbers those are kept whose names match `keep`. Raises
         `TokenizerError`, or `EtudeError` for a prompt longer than the model's block.
         """
+        check_engine("array", self.config)
         ids = self._ids(prompt)
         check_length(self.config, ids, steps)
         engine = ArrayEngine(self.config, self._weights)
@@ -378,15 +402,19 @@ class TextModel:
         return [self.config.bos_token_id]
 
 
-def load(name: str | Path, engine: str = "array") -> ChordModel | TextModel:
-    """A bundled model by name, or a model directory. Raises `ModelError`, or `EngineError` for another engine."""
+def load(name: str | Path, engine: str | None = None, precision: Precision | None = None) -> ChordModel | TextModel:
+    """A bundled model by name, or a model directory. Raises `ModelError`, or `EngineError` for another engine.
+
+    By default GPT-2 runs in the engine compiled where that is installed, in the precision that it is stored in, and all
+    else in array.
+    """
     path = model_directory(name)
     model = load_model(path)
     if not isinstance(model.tokenizer, ChordTokenizer):
-        return TextModel(model, model.tokenizer, engine, path.resolve().name)
+        return TextModel(model, model.tokenizer, engine, path.resolve().name, precision)
     if engine in ENGINES and engine != "array":
         raise EngineError(f"{name} is a chord model, which runs in the engine array, not in {engine}")
-    check_engine(engine)
+    check_engine(engine or "array", model.config, precision)
     return ChordModel(model, model.tokenizer, path)
 
 

@@ -85,7 +85,7 @@ class Decoder(Protocol):
 
 def bench(report: Report = lambda remark: None, rounds: int = ROUNDS, config: GPTConfig = CONFIG) -> list[Row]:
     """The rows of `etude bench decode`; `report` hears what is being measured. Raises `EtudeError`."""
-    check_engine("compiled", "gpt2")
+    check_engine("compiled")
     here = [subject for subject in SUBJECTS if find_spec(subject.needs) is not None]
     for library in dict.fromkeys(subject.library for subject in SUBJECTS if subject not in here):
         report(f"{library} is not installed and is left out: pip install 'etude[bench]'")

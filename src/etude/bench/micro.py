@@ -41,7 +41,7 @@ Report = Callable[[str], None]
 
 def bench(corpus: Path, report: Report = lambda remark: None) -> list[Row]:
     """The rows of `etude bench micro`; `report` hears what is being measured. Raises `EtudeError`."""
-    check_engine("compiled", "micro")
+    check_engine("compiled")
     documents = read_documents([corpus])
     rows: list[Row] = []
 

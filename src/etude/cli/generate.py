@@ -19,6 +19,7 @@ from .options import (
     GreedyOption,
     JsonOption,
     MinPOption,
+    Quantized,
     RepetitionPenaltyOption,
     SeedOption,
     TemperatureOption,
@@ -26,6 +27,7 @@ from .options import (
     TopPOption,
     print_json,
     read_input,
+    read_precision,
     read_prompt_text,
     read_sampling,
     say,
@@ -71,8 +73,15 @@ def register(app: typer.Typer) -> None:
         repetition_penalty: RepetitionPenaltyOption = 1.0,
         seed: SeedOption = 0,
         engine: Annotated[
-            str, typer.Option(help=f"What computes: one of {', '.join(ENGINES)}; chord models run in array.")
-        ] = "array",
+            str | None,
+            typer.Option(
+                help=f"What computes: one of {', '.join(ENGINES)}; chord models run in array.",
+                show_default="compiled for GPT-2 where Numba is installed, else array",
+            ),
+        ] = None,
+        quantize: Annotated[
+            Quantized | None, typer.Option(help="GPT-2 with fewer bits a weight: faster, and nearly the same text.")
+        ] = None,
         as_json: JsonOption = False,
     ) -> None:
         """Sample from any model; a text model needs no prompt. One sample is shown as it is written.
@@ -84,13 +93,16 @@ def register(app: typer.Typer) -> None:
         sampling = read_sampling(greedy, temperature, top_k, top_p, min_p, repetition_penalty)
         if prompt and prompts is not None:
             raise typer.BadParameter("give a prompt or a file of --prompts, not both")
-        loaded = load(model, engine)
+        loaded = load(model, engine, read_precision(quantize))
+        if isinstance(loaded, TextModel) and engine is None and loaded.engine_name != "array":
+            say(f"engine: {loaded.engine_name}, {loaded.precision}")
         if prompts is None:
             text = read_prompt_text(prompt)
             if prompt == "-" and isinstance(loaded, TextModel):
                 text = text.removesuffix("\n")
             if n == 1 and not as_json:
-                _show_stream(loaded.stream(text, max_tokens, sampling, seed, stop or (), say), engine)
+                name = loaded.engine_name if isinstance(loaded, TextModel) else "array"
+                _show_stream(loaded.stream(text, max_tokens, sampling, seed, stop or (), say), name)
                 return
         lines = [text] if prompts is None else _lines(read_input(prompts))
         try:

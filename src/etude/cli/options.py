@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from etude.errors import EtudeError
+from etude.gpt.config import Precision
 from etude.music.theory import Chord, Key
 from etude.sampling import Sampling, SamplingError
 
@@ -30,6 +32,7 @@ GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always the likelie
 TemperatureOption = Annotated[float, typer.Option(help="Above 1 bolder, below 1 safer, 0 greedy.")]
 TopKOption = Annotated[int, typer.Option(help="Choose among the k likeliest; 0 is all.")]
 TopPOption = Annotated[float, typer.Option(help="Choose among the likeliest that sum to this probability.")]
+Quantized = StrEnum("Quantized", ("int8", "int4"))
 MinPOption = Annotated[
     float, typer.Option(help="Choose among those with at least this share of the likeliest one's probability.")
 ]
@@ -61,6 +64,11 @@ def read_input(name: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise EtudeError(f"{said}, line {line}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+
+
+def read_precision(quantized: Quantized | None) -> Precision | None:
+    """What --quantize asks for."""
+    return None if quantized is None else cast("Precision", quantized.value)
 
 
 def read_key(text: str | None) -> Key | None:

@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         for name in engines:
             if name not in TRAINERS:
                 raise typer.BadParameter(f"no engine {name!r} races; these do: {', '.join(TRAINERS)}")
-            check_engine(name, "micro")
+            check_engine(name)
         if plot_file is not None:
             if plot_file.suffix not in _FORMATS:
                 raise typer.BadParameter(f"--plot writes {', '.join(_FORMATS)}, not {plot_file.name!r}")

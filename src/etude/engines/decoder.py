@@ -19,7 +19,7 @@ import numpy as np
 from etude.gpt.config import GROUP, GPTConfig, Precision
 
 from .compiled import announced
-from .engine import BATCH_BYTES, MAX_ROWS, EngineError
+from .engine import BATCH_BYTES, MAX_ROWS
 from .kernels import Array, aligned, exp, kernel
 from .matrices import (
     TILE,
@@ -283,8 +283,7 @@ def layers(config: GPTConfig, weights: Mapping[str, Array], precision: Precision
 def quantized(
     config: GPTConfig, weights: Mapping[str, Array], precision: Precision
 ) -> tuple[GPTConfig, dict[str, Array]]:
-    """The same model in int8 or int4, to be saved: its configuration and its parameters. Raises `EngineError`."""
-    check_packable(config, precision)
+    """The same model in int8 or int4, to be saved: its configuration and its parameters."""
     made = layers(config, weights, precision)
     arrays: dict[str, Array] = {"wpe": made.wpe, "norms": made.norms, "last_norm": made.last_norm}
     for name, matrix in zip(made._fields, made, strict=True):
@@ -293,29 +292,25 @@ def quantized(
     return replace(config, precision=precision), arrays
 
 
-def check_packable(config: GPTConfig, precision: Precision) -> None:
-    """Raise `EngineError` unless a model of this configuration can run in that precision."""
-    if config.precision not in ("float32", precision):
-        raise EngineError(f"the model is stored in {config.precision} and cannot run in {precision}; use the original")
-
-
 class CompiledDecoder:
     """GPT-2 with a cache for each text. As in the other engines, a full block goes on with its newest half."""
 
     def __init__(
         self,
         config: GPTConfig,
-        weights: Mapping[str, Array],
+        weights: Mapping[str, Array] | Layers,
         precision: Precision | None = None,
         say: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Pack the weights in a precision, by default the one they are stored in. Raises `EngineError`."""
-        self.config, self.precision = config, precision or config.precision
-        check_packable(config, self.precision)
+        """Pack the weights in a precision, by default the one they are stored in, unless they are packed already."""
+        self.config = config
         with announced(say):
-            self._layers = layers(config, weights, self.precision)
+            packed_now = (
+                weights if isinstance(weights, Layers) else layers(config, weights, precision or config.precision)
+            )
+            self._layers = packed_now
             d, block = config.n_embd, config.block_size
-            small = sum(array.size for array in weights.values()) < _ALONE
+            small = 12 * config.n_layer * d * d + config.vocab_size * d < _ALONE
             self._threads = 1 if small else team().threads
             wide, wider = -(-d // GROUP) * GROUP, -(-4 * d // GROUP) * GROUP
             threads = self._threads
@@ -336,6 +331,10 @@ class CompiledDecoder:
             self._slots: list[int] = []
             self._keys, self._values = self._cache(1)
             self._run([], many=False)  # compiled or loaded here
+
+    def fresh(self) -> CompiledDecoder:
+        """An engine with the same weights and an empty context."""
+        return CompiledDecoder(self.config, self._layers)
 
     def start(self, prompt: Sequence[int]) -> Array:
         """Forget everything, read `prompt` (one token at least), return the logits [V] of the token after it."""
@@ -397,8 +396,13 @@ class CompiledDecoder:
         self._ids, self._slots = [list(self._ids[row]) for row in rows], slots
 
     def most_rows(self, tokens: int) -> int:
-        """How many texts may be in a batch: `BATCH_BYTES` of memory, of which each takes a block's, and `MAX_ROWS`."""
-        text: int = (self._keys.nbytes + self._values.nbytes) // self._keys.shape[1] + 8 * self.config.vocab_size
+        """How many texts that grow to so many tokens may be in a batch: `BATCH_BYTES` of memory, `MAX_ROWS`.
+
+        Memory that is reserved for a whole block and not used costs little, but not nothing.
+        """
+        reserved: int = (self._keys.nbytes + self._values.nbytes) // self._keys.shape[1]
+        used = reserved * min(tokens, self.config.block_size) // self.config.block_size
+        text = max(used, reserved // 8) + 8 * self.config.vocab_size
         return max(1, min(MAX_ROWS, BATCH_BYTES // text))
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etude.errors import EtudeError
-from etude.gpt.config import Architecture, GPTConfig
+from etude.gpt.config import PRECISIONS, Architecture, GPTConfig, Precision
 
 Array = NDArray[Any]  # float32 or float64
 
@@ -61,6 +61,14 @@ class BatchEngine(Protocol):
         """How many texts that grow to so many tokens may be in a batch, for all they keep to stay in `BATCH_BYTES`."""
 
 
+@runtime_checkable
+class PackedEngine(BatchEngine, Protocol):
+    """An engine whose weights were worth some work."""
+
+    def fresh(self) -> PackedEngine:
+        """An engine with the same weights and an empty context."""
+
+
 class OneRow:
     """An engine without batches as one whose batches hold a single text."""
 
@@ -97,29 +105,50 @@ def is_installed(name: str) -> bool:
     return name not in _NEEDS or find_spec(_NEEDS[name][0]) is not None
 
 
-def check_engine(name: str, architecture: Architecture | None = None) -> None:
-    """Raise `EngineError` unless there is such an engine here, and it runs that architecture."""
+def check_engine(name: str, config: GPTConfig | None = None, precision: Precision | None = None) -> None:
+    """Raise `EngineError` unless there is such an engine here, and it runs such a model, in that precision.
+
+    By default the precision is the one that the model is stored in.
+    """
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
-    if architecture is not None and architecture not in ENGINES[name]:
-        able = [engine for engine, architectures in ENGINES.items() if architecture in architectures]
-        raise EngineError(f"the engine {name} does not run {architecture} models; these do: {', '.join(able)}")
+    if config is not None and config.architecture not in ENGINES[name]:
+        able = [engine for engine, architectures in ENGINES.items() if config.architecture in architectures]
+        raise EngineError(f"the engine {name} does not run {config.architecture} models; these do: {', '.join(able)}")
+    if config is not None and config.precision not in ("float32", precision or config.precision):
+        raise EngineError(
+            f"the model is stored in {config.precision} and does not run in {precision}; use the original"
+        )
+    precision = precision or (config.precision if config is not None else "float32")
+    if precision not in PRECISIONS:
+        raise EngineError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if precision != "float32" and (name != "compiled" or (config is not None and config.architecture != "gpt2")):
+        raise EngineError(f"{precision} runs in the engine compiled alone, and for gpt2 models alone")
     if not is_installed(name):
         _, needed, extra = _NEEDS[name]
         raise EngineError(f"the engine {name} needs {needed}: pip install 'etude[{extra}]'")
 
 
+def default_engine(config: GPTConfig) -> str:
+    """The fastest engine here that is ready at once: compiled code for GPT-2, where Numba is installed."""
+    return "compiled" if config.architecture == "gpt2" and is_installed("compiled") else "array"
+
+
 def make_engine(
-    name: str, config: GPTConfig, weights: Mapping[str, Array], say: Callable[[str], None] = lambda message: None
+    name: str,
+    config: GPTConfig,
+    weights: Mapping[str, Array],
+    say: Callable[[str], None] = lambda message: None,
+    precision: Precision | None = None,
 ) -> Engine:
     """A new engine with these weights and an empty context; `say` tells what takes long. Raises `EngineError`."""
-    check_engine(name, config.architecture)
+    check_engine(name, config, precision)
     if name == "scalar":
         return _ScalarEngine(config, weights)
     if name == "compiled" and config.architecture == "gpt2":
         from .decoder import CompiledDecoder
 
-        return CompiledDecoder(config, weights, say=say)
+        return CompiledDecoder(config, weights, precision, say)
     if name == "compiled":
         from .compiled import CompiledEngine
 

@@ -53,6 +53,8 @@ def export_model(
     if model.config.architecture not in ARCHITECTURES[to]:
         able = "; ".join(f"{each}: {' and '.join(ARCHITECTURES[each])}" for each in ARCHITECTURES)
         raise ExportingError(f"{source}: no {to} for a {model.config.architecture} model; what can be exported: {able}")
+    if model.config.precision != "float32":
+        raise ExportingError(f"{source}: is stored in {model.config.precision}; export the model that it was made from")
     try:
         plain = _with_standard_tokenizer(model)
         if kind != "float32":

@@ -61,8 +61,10 @@ def import_gpt2(
         # The client keeps a snapshot in a folder that is called like its commit.
         origin = f"https://huggingface.co/{repository}, revision `{_quoted(directory.name)}`"
     model = load_model(directory, tokenizer)
-    if model.config.architecture != "gpt2":
-        raise ImportingError(f"{source}: is a {model.config.architecture} model, not a GPT-2")
+    if (model.config.architecture, model.config.precision) != ("gpt2", "float32"):
+        raise ImportingError(
+            f"{source}: is a {model.config.architecture} model in {model.config.precision}, no GPT-2 to import"
+        )
     title = source if source in HUB_NAMES else Path(source).resolve().name
     card = _card(title, origin, licence_of(model.card), model)
     with atomic_directory(output) as folder:

@@ -241,7 +241,7 @@ class _Run:
                 "resume without --engine"
             )
         chosen = str(engine or begun or default_engine())
-        check_engine(chosen, "micro")
+        check_engine(chosen)
         if engine is None:
             say(f"engine: {chosen}")
         return chosen
