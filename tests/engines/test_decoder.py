@@ -122,8 +122,9 @@ def test_tokens_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
         engine.start(ids)
 
 
-def test_the_width_of_a_batch_counts_a_block_for_each_text() -> None:
+def test_the_width_of_a_batch_counts_what_its_texts_will_write() -> None:
     engine = CompiledDecoder(CONFIG, random_weights(CONFIG))
     assert engine.most_rows(1) == engine.most_rows(1 << 30) == MAX_ROWS  # tiny as it is
     engine._keys = np.empty((1, 1, 1, 1, 1, BATCH_BYTES // 8 // 4), np.float32)  # a text of an eighth of the memory
-    assert engine.most_rows(1) == 7  # and some for logits
+    assert engine.most_rows(CONFIG.block_size) == 7  # and some for logits
+    assert engine.most_rows(1) == 63  # what is not written to costs an eighth

@@ -86,12 +86,12 @@ def test_a_full_block_goes_on_with_its_newest_half() -> None:
 
 
 def test_engines_that_cannot_be_asked_for() -> None:
-    for name, architecture, message in (
-        ("abacus", "micro", "unknown engine 'abacus'; known: scalar, array, compiled, tensor"),
-        ("scalar", "modern", "scalar does not run modern models; these do: array"),
+    for name, config, message in (
+        ("abacus", CONFIG, "unknown engine 'abacus'; known: scalar, array, compiled, tensor"),
+        ("scalar", GPTConfig("modern", 8, 4, 1, 1, 2), "scalar does not run modern models; these do: array"),
     ):
         with pytest.raises(EngineError, match=message):
-            check_engine(name, architecture)  # type: ignore[arg-type]
+            check_engine(name, config)
 
 
 @pytest.mark.parametrize(("name", "module", "extra"), [("compiled", "numba", "fast"), ("tensor", "torch", "train")])

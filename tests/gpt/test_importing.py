@@ -144,7 +144,7 @@ def test_a_model_of_another_architecture(tmp_path: Path) -> None:
     config = GPTConfig("micro", 3, 4, 1, 1, 2)
     weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
     save_model(tmp_path / "micro", config, weights, CharTokenizer("ab"), "")
-    with pytest.raises(ImportingError, match="is a micro model, not a GPT-2"):
+    with pytest.raises(ImportingError, match="is a micro model in float32, no GPT-2 to import"):
         import_gpt2(str(tmp_path / "micro"), tmp_path / "m")
 
 

@@ -360,11 +360,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _peak_bytes() -> int:
-    """The most memory that this process has had."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def _memory() -> tuple[int, int]:
+    """Bytes of memory that this process holds now, and the most it has held; zeros where the system does not tell."""
+    with suppress(OSError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        sizes = dict(line.split(":", 1) for line in lines if line.startswith("Vm"))
+        return tuple(1024 * int(sizes[name].split()[0]) for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    return 0, 0
 
 
 def _load(subject: Subject, folder: Path) -> Decoder:
@@ -397,7 +399,9 @@ def _main(name: str, folder: str) -> None:
     subject = next(each for each in SUBJECTS if each.name == name)
     answers, sys.stdout = sys.stdout, sys.stderr  # a library that prints must not be taken for an answer
     _warm(subject)
-    before, began = _peak_bytes(), time.perf_counter()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the most that was held
+    (before, _), began = _memory(), time.perf_counter()
     decoder = _load(subject, Path(folder))
     config = GPTConfig.from_dict(json.loads((Path(folder) / "model" / "config.json").read_text()))
     print(
@@ -407,7 +411,7 @@ def _main(name: str, folder: str) -> None:
     )
     for line in sys.stdin:
         what = line.strip()
-        answer = {"memory": _peak_bytes() - before} if what == "end" else {"seconds": getattr(decoder, what)()}
+        answer = {"memory": _memory()[1] - before} if what == "end" else {"seconds": getattr(decoder, what)()}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -115,13 +115,12 @@ def check_engine(name: str, config: GPTConfig | None = None, precision: Precisio
     if config is not None and config.architecture not in ENGINES[name]:
         able = [engine for engine, architectures in ENGINES.items() if config.architecture in architectures]
         raise EngineError(f"the engine {name} does not run {config.architecture} models; these do: {', '.join(able)}")
-    if config is not None and config.precision not in ("float32", precision or config.precision):
-        raise EngineError(
-            f"the model is stored in {config.precision} and does not run in {precision}; use the original"
-        )
-    precision = precision or (config.precision if config is not None else "float32")
+    stored = config.precision if config is not None else "float32"
+    precision = precision or stored
     if precision not in PRECISIONS:
         raise EngineError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if stored not in ("float32", precision):
+        raise EngineError(f"the model is stored in {stored} and does not run in {precision}; use the original")
     if precision != "float32" and (name != "compiled" or (config is not None and config.architecture != "gpt2")):
         raise EngineError(f"{precision} runs in the engine compiled alone, and for gpt2 models alone")
     if not is_installed(name):

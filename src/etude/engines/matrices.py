@@ -284,7 +284,7 @@ def _multiply_many_for(
     exact = matrix.types[0].dtype == types.float32
     square: Any = square_float32 if exact else square_int16
     width = 4 if exact else 2
-    most = _BLOCK // width
+    most, one = _BLOCK // width, np.float32(1)
 
     def multiply_many(
         matrix: Any, layer: Any, x: Any, codes: Any, steps: Any, y: Any, start: Any, stop: Any, tile: Any
@@ -304,7 +304,7 @@ def _multiply_many_for(
                 unpack_codes(matrix, layer, first, last, tile, k)
             for t in range(len(x)):
                 for j in range(first, last):
-                    y[t, j] = bias[j]
+                    y[t, j] = 0
             for block in range(0, k, most):
                 groups = min(most, k - block) // GROUP
                 for t in range(0, len(x), 4):
@@ -319,10 +319,11 @@ def _multiply_many_for(
                         )
                         for a in range(4):
                             for b in range(4):
-                                if exact:
-                                    y[t + a, j + b] += tile.sums[a, b]
-                                else:
-                                    y[t + a, j + b] += tile.sums[a, b] * (steps[t + a] * tile.scales[j + b - first])
+                                y[t + a, j + b] += tile.sums[a, b]
+            # By itself, and so by the same instructions for each token, whichever four it is among.
+            for t in range(len(x)):
+                for j in range(first, last):
+                    y[t, j] = y[t, j] * (one if exact else steps[t] * tile.scales[j - first]) + bias[j]
 
     return multiply_many
 

@@ -149,7 +149,7 @@ def _other_tokenizer(path: Path) -> BPETokenizer:
 
 def _name_in_file(config: GPTConfig, name: str) -> str:
     """A tied `gpt2` has the names of OpenAI's files, an untied one the prefix that sets the head apart."""
-    untied = config.architecture == "gpt2" and not config.tie_word_embeddings
+    untied = (config.architecture, config.precision) == ("gpt2", "float32") and not config.tie_word_embeddings
     return _PREFIX + name if untied and name != "lm_head.weight" else name
 
 
