@@ -34,10 +34,11 @@ from .matrices import (
     stored,
     unpack,
 )
-from .team import barrier, share, team
+from .team import barrier, share, take, team
 from .vectors import scores16
 
 _PIECE = 128  # tokens of a prompt that go through the layers together
+_PIECES_EACH = 4  # pieces of a product for each thread: more are fairer, and longer ones are read faster
 _STEP = 32  # texts that take a step together
 _ALONE = 1 << 20  # a model with fewer weights is quicker on one core than two are at meeting
 
@@ -69,6 +70,7 @@ class Room(NamedTuple):
     hidden_steps: Array  # [T]
     tiles: tuple[Tile, ...]  # one a thread
     scores: Array  # [threads, block_size in whole tiles]
+    taken: Array  # [products] int64: how many pieces of each are taken
 
 
 @kernel
@@ -129,6 +131,42 @@ def _attend(q: Array, keys: Array, values: Array, n: int, scores: Array, out: Ar
         out[i] *= one
 
 
+class Factor(NamedTuple):
+    """What a matrix is multiplied with, as numbers and rounded."""
+
+    x: Array  # [T, k]
+    codes: Array  # [T, k] int16
+    steps: Array  # [T]
+
+
+class Work(NamedTuple):
+    """What all products of a thread share."""
+
+    many: bool
+    taken: Array
+    tile: Tile
+    threads: int
+
+
+@kernel
+def _product(matrix: Matrix, layer: int, factor: Factor, y: Array, n: int, bent: bool, work: Work, stage: int) -> None:
+    """The first n columns of y [T, n] = x W.T + bias, through GELU if `bent`: all threads take it piece by piece."""
+    x, codes, steps = factor.x, factor.codes, factor.steps
+    # Whole tiles, so that no two threads write to one cache line.
+    piece = (n // (work.threads * _PIECES_EACH) // TILE + 1) * TILE
+    start = take(work.taken, stage) * piece
+    while start < n:
+        stop = min(start + piece, n)
+        if work.many:
+            multiply_many(matrix, layer, x, codes, steps, y, start, (stop + TILE - 1) // TILE * TILE, work.tile)
+        else:
+            multiply(matrix, layer, x, codes, steps, y, start, stop, work.tile)
+        if bent:
+            for t in range(len(x)):
+                _gelu(y[t][start:stop])
+        start = take(work.taken, stage) * piece
+
+
 @kernel
 def forward(
     w: Layers,
@@ -153,13 +191,14 @@ def forward(
     codes, steps = room.codes[:rows], room.steps[:rows]
     hidden_codes, hidden_steps = room.hidden_codes[:rows], room.hidden_steps[:rows]
     tile, scores = room.tiles[thread], room.scores[thread]
+    narrow, wide = Factor(normed, codes, steps), Factor(hidden, hidden_codes, hidden_steps)
+    work = Work(many, room.taken, tile, threads)
     whole = largest[0] > 0
     first, last = share(count, 1, thread, threads)
-    # Which columns of a product: whole tiles, so that no two threads write to one cache line.
-    ends, ends3 = share(d, TILE, thread, threads), share(3 * d, TILE, thread, threads)
-    ends4 = share(4 * d, TILE, thread, threads)
     first_head, last_head = share(heads, 1, thread, threads)
 
+    if thread == 0:
+        room.taken[:] = 0
     for t in range(first, last):
         token, place = tokens[0, t], tokens[1, t]
         unpack(w.wte, 0, token, token + 1, tile.numbers)
@@ -171,10 +210,7 @@ def forward(
             if whole:
                 steps[t] = encode(normed[t], codes[t], largest[0])
         barrier(meeting, threads)
-        if many:
-            multiply_many(w.c_attn, layer, normed, codes, steps, qkv, ends3[0], ends3[1], tile)
-        else:
-            multiply(w.c_attn, layer, normed, codes, steps, qkv, ends3[0], ends3[1], tile)
+        _product(w.c_attn, layer, narrow, qkv, 3 * d, False, work, 4 * layer)
         barrier(meeting, threads)
         for head in range(first_head, last_head):
             at = head * size
@@ -193,10 +229,7 @@ def forward(
                 steps[t] = encode(normed[t], codes[t], largest[0])
             barrier(meeting, threads)
         # What a block adds to the stream is written over q, which no thread needs any more.
-        if many:
-            multiply_many(w.attn_proj, layer, normed, codes, steps, qkv, ends[0], ends[1], tile)
-        else:
-            multiply(w.attn_proj, layer, normed, codes, steps, qkv, ends[0], ends[1], tile)
+        _product(w.attn_proj, layer, narrow, qkv, d, False, work, 4 * layer + 1)
         barrier(meeting, threads)
         for t in range(first, last):
             for i in range(d):
@@ -205,21 +238,13 @@ def forward(
             if whole:
                 steps[t] = encode(normed[t], codes[t], largest[0])
         barrier(meeting, threads)
-        if many:
-            multiply_many(w.c_fc, layer, normed, codes, steps, hidden, ends4[0], ends4[1], tile)
-        else:
-            multiply(w.c_fc, layer, normed, codes, steps, hidden, ends4[0], ends4[1], tile)
-        for t in range(count):
-            _gelu(hidden[t][ends4[0] : ends4[1]])
+        _product(w.c_fc, layer, narrow, hidden, 4 * d, True, work, 4 * layer + 2)
         barrier(meeting, threads)
         if whole:
             for t in range(first, last):
                 hidden_steps[t] = encode(hidden[t], hidden_codes[t], largest[1])
             barrier(meeting, threads)
-        if many:
-            multiply_many(w.mlp_proj, layer, hidden, hidden_codes, hidden_steps, qkv, ends[0], ends[1], tile)
-        else:
-            multiply(w.mlp_proj, layer, hidden, hidden_codes, hidden_steps, qkv, ends[0], ends[1], tile)
+        _product(w.mlp_proj, layer, wide, qkv, d, False, work, 4 * layer + 3)
         barrier(meeting, threads)
         for t in range(first, last):
             for i in range(d):
@@ -232,11 +257,11 @@ def forward(
         if largest[0] > 0:
             steps[r] = encode(normed[r], codes[r], largest[0])
     barrier(meeting, threads)
-    if len(wanted):
-        n = len(wanted)
-        start, stop = share(logits.shape[1], TILE, thread, threads)
-        stop = min(stop, logits.shape[1])
-        multiply(w.head, 0, normed[:n], codes[:n], steps[:n], logits, start, stop, tile)
+    n = len(wanted)
+    if n:
+        last_factor = Factor(normed[:n], codes[:n], steps[:n])
+        work = Work(False, room.taken, tile, threads)
+        _product(w.head, 0, last_factor, logits, logits.shape[1], False, work, 4 * n_layer)
     barrier(meeting, threads)
 
 
@@ -325,6 +350,7 @@ class CompiledDecoder:
                 hidden_steps=aligned((_PIECE,), np.float32),
                 tiles=tuple(make_tile(4 * d) for _ in range(threads)),
                 scores=aligned((threads, -(-block // TILE) * TILE), np.float32),
+                taken=aligned((4 * config.n_layer + 1,), np.int64),
             )
             self._largest = largest_code(self._layers.c_attn, d), largest_code(self._layers.mlp_proj, 4 * d)
             self._ids: list[list[int]] = []

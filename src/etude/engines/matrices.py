@@ -69,12 +69,15 @@ def packed(
     for i, source in enumerate(sources):
         if biases is not None:
             bias[i, :n] = biases[i]
+        # One kind of array, so that one version is compiled: mapped ones cannot be written to, and slices have gaps.
+        flat = np.ascontiguousarray(source, np.float32).reshape(-1)
+        flat.flags.writeable = False
+        steps = (1, n) if transposed else (k, 1)  # from one row to the next, and within a row
         for start in range(0, n, _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            part = source[:, chunk].T if transposed else source[chunk]
-            team().run(_pack, part.astype(np.float32, copy=False), numbers[i, chunk], scales[i, chunk])
+            chunk = slice(start, min(start + _CHUNK, n))
+            team().run(_pack, flat[start * steps[0] :], steps, k, numbers[i, chunk], scales[i, chunk])
             if not transposed:
-                release(part)
+                release(source[chunk])
         release(source)
     return Matrix(numbers, scales, bias)
 
@@ -94,17 +97,25 @@ def stored(weights: Mapping[str, Array], name: str) -> Matrix:
 
 
 @kernel
-def _pack(source: Array, numbers: Array, scales: Array, meeting: Array, thread: int, threads: int) -> None:
-    """Round rows of source [n, k] to numbers and scales; each thread takes some."""
-    n, k = source.shape
+def _pack(
+    source: Array,
+    steps: tuple[int, int],
+    k: int,
+    numbers: Array,
+    scales: Array,
+    meeting: Array,
+    thread: int,
+    threads: int,
+) -> None:
+    """Round rows of k numbers to numbers and scales; number i of row j is source[j * steps[0] + i * steps[1]]."""
+    n = len(numbers)
     tile = np.zeros((TILE, (k + GROUP - 1) // GROUP * GROUP), np.float32)
     first, last = share(n, TILE, thread, threads)
-    last = min(last, n)
-    for start in range(first, last, TILE):
-        stop = min(start + TILE, last)
+    for start in range(first, min(last, n), TILE):
+        stop = min(start + TILE, n)
         for i in range(k):  # along the rows of a transposed source
             for j in range(start, stop):
-                tile[j - start, i] = source[j, i]
+                tile[j - start, i] = source[j * steps[0] + i * steps[1]]
         for j in range(start, stop):
             round_row(tile[j - start], numbers[j], scales[j])
     barrier(meeting, threads)

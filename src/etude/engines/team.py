@@ -94,6 +94,16 @@ def share(count: int, step: int, thread: int, threads: int) -> tuple[int, int]:
     return steps * thread // threads * step, steps * (thread + 1) // threads * step
 
 
+@kernel
+def take(taken: Array, stage: int) -> int:
+    """The number of the next piece of a stage's work, for whoever is free: a core may be slower than the others.
+
+    taken [stages] int64 must be zeros when a stage begins.
+    """
+    number: int = _atomic_add(taken.ctypes.data + 8 * stage, 1)
+    return number
+
+
 class Team:
     """`threads` threads of which the caller is the first. Use `team()`; one is enough for a process."""
 

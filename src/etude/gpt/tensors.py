@@ -12,7 +12,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -125,17 +125,25 @@ def digest(arrays: Mapping[str, NDArray[Any]] | TensorFile, dtype: str | None = 
         array = arrays.raw(name) if isinstance(arrays, TensorFile) else arrays[name]
         array = np.ascontiguousarray(array, _stored(array, dtype))
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(array.data)
-        release(array)
+        for part in _parts(array):
+            total.update(part.data)
+            release(part)
     return total.hexdigest()
 
 
 def is_finite(array: NDArray[Any]) -> bool:
     """Whether all its numbers are, looked at in parts: a mask of the whole would be a quarter of its size."""
-    flat = array.reshape(-1)
-    finite = all(np.isfinite(flat[at : at + _CHUNK]).all() for at in range(0, len(flat), _CHUNK))
-    release(array)
+    finite = True
+    for part in _parts(array):
+        finite = finite and bool(np.isfinite(part).all())
+        release(part)
     return finite
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Its numbers, some megabytes at a time."""
+    flat = array.reshape(-1)
+    return (flat[at : at + _CHUNK] for at in range(0, len(flat), _CHUNK))
 
 
 def release(array: NDArray[Any]) -> None:
