@@ -96,7 +96,7 @@ def bench(report: Report = lambda remark: None, rounds: int = ROUNDS, config: GP
         for subject in here:
             report(f"loading {subject.name}")
             workers[subject] = stack.enter_context(Worker(subject, Path(folder)))
-        from .memory import Memory
+        from .memory import Memory  # needs Numba
 
         times: dict[tuple[str, str], list[float]] = {}
         memory, speeds = Memory(), []
@@ -107,13 +107,10 @@ def bench(report: Report = lambda remark: None, rounds: int = ROUNDS, config: GP
                 for what in ("decode", "read"):
                     times.setdefault((subject.name, what), []).append(worker.ask(what)["seconds"])
         ends = {subject: worker.ask("end") for subject, worker in workers.items()}
-        return rows(
-            config, times, speeds, {subject.name: worker.begin | ends[subject] for subject, worker in workers.items()}
-        )
+        return rows(times, speeds, {subject.name: worker.begin | ends[subject] for subject, worker in workers.items()})
 
 
 def rows(
-    config: GPTConfig,
     times: dict[tuple[str, str], list[float]],
     speeds: Sequence[float],
     facts: dict[str, dict[str, float]],
