@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -70,3 +71,31 @@ def test_a_forked_process_gets_threads_of_its_own() -> None:
     assert _in_a_child(3) == 3
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(_in_a_child, (5,)).get(timeout=60) == 5
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_an_interrupt_leaves_nobody_waiting() -> None:
+    crew = Team(2)
+    seen, wrong = np.zeros(16, np.int64), np.zeros(2, np.int64)
+    crew.run(count_rounds, 1, seen, wrong)
+    before = signal.signal(signal.SIGALRM, lambda *_: interrupt())
+    caught = 0
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        for _ in range(2000):
+            try:
+                crew.run(count_rounds, 20, seen, wrong)
+            except KeyboardInterrupt:
+                caught += 1
+    except KeyboardInterrupt:  # between two tries
+        caught += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught
+    crew.run(count_rounds, 20, seen, wrong)
+    assert not wrong.any()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt

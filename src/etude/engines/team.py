@@ -7,7 +7,10 @@ cost more than the work; threads that are awake and look at a number in memory m
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from operator import call
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
@@ -125,9 +128,13 @@ class Team:
                 jobs: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
                 Thread(target=_work, args=(jobs,), name="etude", daemon=True).start()
                 self._jobs.append(jobs)
-            for thread, jobs in enumerate(self._jobs[: count - 1], 1):
-                jobs.put((function, (*arguments, self._meeting, thread, count)))
-            function(*arguments, self._meeting, 0, count)
+            calls: list[Callable[[], None]] = [
+                partial(jobs.put, (function, (*arguments, self._meeting, thread, count)))
+                for thread, jobs in enumerate(self._jobs[: count - 1], 1)
+            ]
+            calls.append(partial(function, *arguments, self._meeting, 0, count))
+            # Within one call into C an interrupt has to wait: threads that met nobody would wait for ever.
+            deque(map(call, calls), maxlen=0)
 
 
 def _work(jobs: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
