@@ -20,7 +20,7 @@ SMALL = GPTConfig("gpt2", 300, 1024, 1, 2, 64, bos_token_id=256, eos_token_id=25
 
 def test_subjects_are_measured_in_turns_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = [subject for subject in SUBJECTS if subject.library.startswith("etude")]
-    absent = Subject("llama.cpp", "Q9_9", "no_such_module")
+    absent = Subject("llama.cpp", "Q9_9", ("no_such_module",))
     monkeypatch.setattr("etude.bench.decode.SUBJECTS", (*ours, absent))
     monkeypatch.setattr("etude.bench.memory.Memory", type("Fast", (), {"bandwidth": lambda self: 1e10}))
     said: list[str] = []
@@ -55,14 +55,14 @@ def test_weights_are_counted_as_they_are_stored(tmp_path: Path) -> None:
     write_models(tmp_path, config, {"llama.cpp"})
     small = 4 * (16 * 64 + 2 * 13 * 64 + 2 * 64)  # positions, norms and biases are float32 and not counted
     for kind in ("float32", "Q8_0", "Q4_0"):
-        counted = weight_bytes(Subject("llama.cpp", kind, ""), config)
+        counted = weight_bytes(Subject("llama.cpp", kind, ()), config)
         tensors = (tmp_path / f"{kind}.gguf").stat().st_size - small
         assert counted < tensors < counted + 40_000  # and the vocabulary with its header
 
 
 def test_a_subject_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(EtudeError, match=r"etude array float32 failed: .*no such model directory"):
-        Worker(Subject("etude array", "float32", "numpy"), tmp_path)
+        Worker(Subject("etude array", "float32", ("numpy",)), tmp_path)
 
 
 def test_memory_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,11 @@ BANDWIDTH = "reading memory, all cores"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured, the module it needs, and what it is named after: `library`, `kind` of weights."""
+    """What is measured: a library with a kind of weights, and the modules that it needs."""
 
     library: str
     kind: str
-    needs: str
+    needs: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -51,16 +51,16 @@ class Subject:
 
 
 SUBJECTS = (
-    Subject("etude compiled", "float32", "numba"),
-    Subject("etude compiled", "int8", "numba"),
-    Subject("etude compiled", "int4", "numba"),
-    Subject("etude array", "float32", "numpy"),
-    Subject("transformers", "float32", "transformers"),
-    Subject("CTranslate2", "float32", "ctranslate2"),
-    Subject("CTranslate2", "int8", "ctranslate2"),
-    Subject("llama.cpp", "float32", "llama_cpp"),
-    Subject("llama.cpp", "Q8_0", "llama_cpp"),
-    Subject("llama.cpp", "Q4_0", "llama_cpp"),
+    Subject("etude compiled", "float32", ("numba",)),
+    Subject("etude compiled", "int8", ("numba",)),
+    Subject("etude compiled", "int4", ("numba",)),
+    Subject("etude array", "float32", ("numpy",)),
+    Subject("transformers", "float32", ("transformers", "torch")),
+    Subject("CTranslate2", "float32", ("ctranslate2", "transformers", "torch")),
+    Subject("CTranslate2", "int8", ("ctranslate2", "transformers", "torch")),
+    Subject("llama.cpp", "float32", ("llama_cpp",)),
+    Subject("llama.cpp", "Q8_0", ("llama_cpp",)),
+    Subject("llama.cpp", "Q4_0", ("llama_cpp",)),
 )
 RATIOS = (
     ("etude compiled float32", "llama.cpp float32"),
@@ -86,7 +86,7 @@ class Decoder(Protocol):
 def bench(report: Report = lambda remark: None, rounds: int = ROUNDS, config: GPTConfig = CONFIG) -> list[Row]:
     """The rows of `etude bench decode`; `report` hears what is being measured. Raises `EtudeError`."""
     check_engine("compiled")
-    here = [subject for subject in SUBJECTS if find_spec(subject.needs) is not None]
+    here = [subject for subject in SUBJECTS if all(map(find_spec, subject.needs))]
     for library in dict.fromkeys(subject.library for subject in SUBJECTS if subject not in here):
         report(f"{library} is not installed and is left out: pip install 'etude[bench]'")
     with TemporaryDirectory(prefix="etude-bench-") as folder, ExitStack() as stack:
@@ -388,7 +388,7 @@ def _warm(subject: Subject) -> None:
     elif subject.library == "transformers":
         from transformers import GPT2LMHeadModel  # noqa: F401
     elif subject.library != "etude array":
-        __import__(subject.needs)
+        __import__(subject.needs[0])
 
 
 def _main(name: str, folder: str) -> None:
