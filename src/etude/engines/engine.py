@@ -18,7 +18,7 @@ ENGINES: dict[str, tuple[Architecture, ...]] = {
     "scalar": ("micro",),
     "array": ("micro", "gpt2", "modern"),
     "compiled": ("micro", "gpt2"),
-    "tensor": ("micro",),
+    "tensor": ("micro", "gpt2"),
 }
 """Each engine's name, and the architectures that it runs."""
 
@@ -153,7 +153,7 @@ def make_engine(
 
         return CompiledEngine(config, weights, say)
     if name == "tensor":
-        from .tensor_micro import TensorEngine
+        from .tensor_engine import TensorEngine
 
         return TensorEngine(config, weights)
     from .array import ArrayEngine

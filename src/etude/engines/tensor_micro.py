@@ -95,32 +95,6 @@ class MicroGPT(nn.Module):
             parameter.copy_(torch.tensor(weights[name]))
 
 
-class TensorEngine:
-    """`MicroGPT` as an engine. It keeps no cache: every step computes the whole context again."""
-
-    def __init__(self, config: GPTConfig, weights: Mapping[str, NDArray[Any]]) -> None:
-        self.config, self.ids = config, list[int]()
-        self._model = MicroGPT(config, torch.tensor(weights["wte"]).dtype)
-        self._model.adopt(weights)
-
-    def start(self, prompt: Sequence[int]) -> NDArray[Any]:
-        last: NDArray[Any] = self.start_all(prompt)[-1]
-        return last
-
-    @torch.no_grad()
-    def start_all(self, prompt: Sequence[int]) -> NDArray[Any]:
-        ids = list(prompt[-self.config.block_size :])
-        if not ids or not all(0 <= token < self.config.vocab_size for token in ids):
-            raise ValueError(f"token ids must be 0 to {self.config.vocab_size - 1}, and one at least")
-        self.ids = ids
-        logits: NDArray[Any] = self._model(torch.tensor([self.ids]))[0].numpy()
-        return logits
-
-    def step(self, token: int) -> NDArray[Any]:
-        kept = self.ids if len(self.ids) < self.config.block_size else self.ids[-(self.config.block_size // 2) :]
-        return self.start([*kept, token])
-
-
 class TensorTrainer:
     """Trains `MicroGPT` with Adam (Kingma and Ba 2015), a padded batch a step. See `training.micro.Trainer`."""
 

@@ -1,0 +1,42 @@
+"""The `tensor` engine's face: a PyTorch model that is started and stepped like the other engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from etude.gpt.config import GPTConfig
+
+from .tensor_gpt2 import GPT2
+from .tensor_micro import MicroGPT
+
+
+class TensorEngine:
+    """It keeps no cache: every step computes the whole context again. Computes in the precision of its weights."""
+
+    def __init__(self, config: GPTConfig, weights: Mapping[str, NDArray[Any]]) -> None:
+        self.config, self.ids = config, list[int]()
+        dtype = torch.float64 if next(iter(weights.values())).dtype == "float64" else torch.float32
+        self._model = GPT2(config, dtype=dtype) if config.architecture == "gpt2" else MicroGPT(config, dtype)
+        self._model.adopt(weights)
+        self._model.eval()
+
+    def start(self, prompt: Sequence[int]) -> NDArray[Any]:
+        last: NDArray[Any] = self.start_all(prompt)[-1]
+        return last
+
+    @torch.no_grad()
+    def start_all(self, prompt: Sequence[int]) -> NDArray[Any]:
+        ids = list(prompt[-self.config.block_size :])
+        if not ids or not all(0 <= token < self.config.vocab_size for token in ids):
+            raise ValueError(f"token ids must be 0 to {self.config.vocab_size - 1}, and one at least")
+        self.ids = ids
+        logits: NDArray[Any] = self._model(torch.tensor([self.ids]))[0].numpy()
+        return logits
+
+    def step(self, token: int) -> NDArray[Any]:
+        kept = self.ids if len(self.ids) < self.config.block_size else self.ids[-(self.config.block_size // 2) :]
+        return self.start([*kept, token])
