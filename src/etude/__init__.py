@@ -57,6 +57,7 @@ def train(
     output: str | Path,
     recipe: str | None = None,
     *,
+    init: str | Path | None = None,
     engine: str | None = None,
     validation: str | Path | None = None,
     resume: bool = False,
@@ -64,26 +65,31 @@ def train(
     say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Train on files of songs, or with the recipe `micro` on files of text, into a model directory; returns its scores.
+    """Train on files of songs or of text into a model directory; returns its scores.
 
-    `recipe` is `chords` unless it is named; a resumed run keeps the one it was begun with. `engine` is for `micro`:
-    scalar, compiled or tensor (default: the fastest that is installed). `validation` is a file of songs (default:
-    `valid.*` beside `train.*`, or a twentieth of the corpus) or of text (default: none). The settings are the recipe's
-    fields, `report` is called as the run goes on, `say` with remarks.
+    `recipe` is `chords` for songs, `micro` for text with a document a line, `classic` for text as one stream, and
+    `finetune` to go on with `init`, a GPT-2 model directory, on a stream. By default it is `finetune` where there is an
+    `init`, else `chords`; a resumed run keeps the one it was begun with. `engine` is for `micro`: scalar, compiled or
+    tensor (default: the fastest that is installed). `validation` is a file of songs (default: `valid.*` beside
+    `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). The settings
+    are the recipe's fields, `report` is called as the run goes on, `say` with remarks.
     """
     from pathlib import Path
 
-    from .training.recipes import MicroRecipe, RecipeError, with_settings
+    from .training.recipes import MicroRecipe, RecipeError, TextRecipe, with_settings
     from .training.recipes import recipe as find_recipe
     from .training.runs import saved_recipe
 
     directory, held_out = Path(output), None if validation is None else Path(validation)
     paths = [Path(path) for path in ([corpus] if isinstance(corpus, (str, Path)) else corpus)]
-    chosen = saved_recipe(directory) if resume else find_recipe(recipe or "chords")
+    chosen = saved_recipe(directory) if resume else find_recipe(recipe or ("chords" if init is None else "finetune"))
     if recipe not in (None, chosen.name):
         raise RecipeError(f"{output} was begun with the recipe {chosen.name}, not {recipe}; resume without --recipe")
     chosen = with_settings(chosen, (f"{key}={value}" for key, value in settings.items()))
     report, say = report or (lambda progress: None), say or (lambda message: None)
+    model = None if init is None else Path(init)
+    if model is not None and not isinstance(chosen, TextRecipe):
+        raise RecipeError(f"the recipe {chosen.name} begins from nothing; with --init take finetune, or none")
     if isinstance(chosen, MicroRecipe):
         from .corpus.text import read_documents
         from .training.micro import train as train_micro
@@ -91,11 +97,18 @@ def train(
         kept_apart = None if held_out is None else read_documents([held_out])
         return train_micro(read_documents(paths), kept_apart, directory, chosen, engine, resume, report, say)
 
-    from .corpus.songs import read_songs, split_songs
     from .engines.engine import ENGINES, EngineError, check_engine
 
     if engine in ENGINES and engine != "tensor":
         raise EngineError(f"the recipe {chosen.name} trains in the engine tensor alone, not in {engine}")
+    if isinstance(chosen, TextRecipe):
+        check_engine(engine or "tensor")
+        from .training.text import train as train_text
+
+        return train_text(paths, held_out, directory, chosen, model, resume, report, say)
+
+    from .corpus.songs import read_songs, split_songs
+
     songs, validation_songs = split_songs([song for path in paths for song in read_songs(path)], paths, held_out)
     check_engine(engine or "tensor")
     from .training.loop import train as train_chords

@@ -31,14 +31,22 @@ def register(app: typer.Typer) -> None:
     def train(
         corpus: Annotated[
             list[Path],
-            typer.Argument(help="Files of songs (JSON lines), or for micro of text, a document a line; .gz or not."),
+            typer.Argument(help="Files of songs (JSON lines), or of text: for micro a document a line; .gz or not."),
         ],
         output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder, a model directory at its end.")],
         recipe: Annotated[
             str | None,
             typer.Option(
-                help=f"One of {', '.join(RECIPES)}: a chord model, or the smallest GPT on text.",
-                show_default="chords, or the resumed run's",
+                help=f"One of {', '.join(RECIPES)}: a chord model, the smallest GPT on lines of text, a small GPT-2 on "
+                "text, or --init's model on text.",
+                show_default="chords, finetune with --init, or the resumed run's",
+            ),
+        ] = None,
+        init: Annotated[
+            Path | None,
+            typer.Option(
+                help="A GPT-2 model directory to go on with: its sizes, weights and tokenizer.",
+                show_default="a new model",
             ),
         ] = None,
         engine: Annotated[
@@ -52,7 +60,7 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option(
                 help="What to validate on.",
-                show_default="songs: valid.* beside the corpus, or a twentieth of it; text: nothing",
+                show_default="songs: valid.* beside the corpus, or a twentieth of it; micro: none; text: a tenth",
             ),
         ] = None,
         steps: Annotated[int | None, typer.Option(help="Optimiser steps.", show_default="the recipe's", min=1)] = None,
@@ -74,6 +82,8 @@ def register(app: typer.Typer) -> None:
         Example: etude train songs.jsonl.gz -o my-model --minutes 20
 
         Example: etude train names.txt --recipe micro -o my-names
+
+        Example: etude train plays.txt --init gpt2 -o my-gpt2
         """
         check_directory(output)
         chosen: dict[str, Any] = {}
@@ -90,7 +100,7 @@ def register(app: typer.Typer) -> None:
         with _Progress() as report:
             result = etude.train(
                 corpus, output, recipe,
-                engine=engine, validation=validation, resume=resume, report=report, say=say, **chosen,
+                init=init, engine=engine, validation=validation, resume=resume, report=report, say=say, **chosen,
             )  # fmt: skip
         if "top1" not in result:
             _tell_text(output, result, as_json)
@@ -107,7 +117,8 @@ def _tell_text(output: Path, result: dict[str, Any], as_json: bool) -> None:
     """What came of a run on text, with a few samples of the model."""
     model = etude.load(output)
     assert isinstance(model, TextModel)
-    samples = [sample.text for sample in model.generate(n=_SAMPLES)]
+    # What was trained on a stream goes on over many lines.
+    samples = [sample.text for sample in model.generate(n=1 if "loss_steps" in result else _SAMPLES)]
     if as_json:
         print_json({"directory": str(output), **result, "samples": samples})
         return
@@ -116,6 +127,9 @@ def _tell_text(output: Path, result: dict[str, Any], as_json: bool) -> None:
         nats = result["validation"]["nats_per_token"]
         error = "" if nats["se"] is None else f" ± {nats['se']:.3f}"
         validation = f", validation loss {nats['value']:.3f}{error}"
+        if "random" in result["validation"]:
+            found = result["validation"]["random"]
+            validation += f" ({found['nats_per_token']:.4f} on {found['batches']} random batches, as nanoGPT has it)"
     say(
         f"{output}: {result['steps']:,} steps in {_duration(result['seconds'])}, training loss {result['loss']:.2f} "
         f"(mean of the last {min(METRICS_STEPS, result['steps'])} steps){validation}"
@@ -160,8 +174,9 @@ class _Progress:
         share = 0.02 if progress.step == self.step + 1 else 1.0
         self.smooth = progress.loss if self.smooth is None else (1 - share) * self.smooth + share * progress.loss
         self.step = progress.step
-        if progress.validation is not None and progress.top1 is not None:
-            self.validated = f"valid {progress.validation:.3f} nats, top-1 {progress.top1:.1%}  "
+        if progress.validation is not None:
+            top1 = "" if progress.top1 is None else f", top-1 {progress.top1:.1%}"
+            self.validated = f"valid {progress.validation:.3f} nats{top1}  "
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         rate = f"{progress.steps_per_second:,.{0 if progress.steps_per_second >= 100 else 1}f} steps/s"
         text = f"loss {self.smooth:.3f}  {self.validated}{rate}  {minutes}:{seconds:02d} left"

@@ -34,7 +34,7 @@ _DTYPES = {
     "I8": np.int8,
     "U8": np.uint8,
 }
-_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items() if name != "BF16"}
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items() if name != "BF16"} | {np.dtype(np.int64): "I64"}
 _ALIGNMENT = 64  # a cache line: what is mapped can be computed with where it lies
 _CHUNK = 1 << 20
 
@@ -94,8 +94,8 @@ class TensorFile:
         return raw.astype(np.float32) if raw.dtype == np.float16 else raw
 
 
-def write_tensors(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str], dtype: str) -> None:
-    """Write arrays in the order of their names, floats as `dtype`; equal arrays give equal bytes."""
+def write_tensors(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str], dtype: str | None) -> None:
+    """Write arrays in the order of their names, floats as `dtype` or as they are; equal arrays give equal bytes."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name in sorted(tensors):

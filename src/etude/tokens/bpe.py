@@ -5,11 +5,12 @@ To see how it works read `bpe_by_hand.py`, which gives the same ids: here are on
 
 from __future__ import annotations
 
+import re
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # a model of chords needs no such library
     from tokenizers import Encoding, Tokenizer
 
 TOKENIZER, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
+_PART, _PARTS = 1 << 16, 64  # characters of a long text that are encoded together, and how many such at once
+_EDGE = re.compile(r"[^\s\x1c-\x1f][ \n]")  # a blank for all who count blanks, behind what is none for any
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,31 @@ class BPETokenizer:
         except TypeError:
             return [self.encode(text) for text in texts]  # says which text cannot be said
         return [self._checked(text, encoding.ids) for text, encoding in zip(texts, found, strict=True)]
+
+    def encode_long(self, text: str) -> list[int]:
+        """`encode` of a text of many megabytes, in parts on all cores, in a fraction of its memory.
+
+        GPT-2's pattern never joins what is no blank with a blank behind it, so a text may be cut between the two.
+        """
+        if self._tables.added - {self.end_id}:  # a token of somebody's own could stand across a cut
+            return self.encode(text)
+        cuts, ids = [0], list[int]()
+        while (cut := self._cut(text, cuts[-1] + _PART)) < len(text):
+            cuts.append(cut)
+        parts = [text[a:b] for a, b in pairwise([*cuts, len(text)])]
+        try:
+            for at in range(0, len(parts), _PARTS):
+                for part in self.encode_batch(parts[at : at + _PARTS]):
+                    ids.extend(part)
+        except TokenizerError:
+            return self.encode(text)  # says where in the whole
+        return ids
+
+    @staticmethod
+    def _cut(text: str, start: int) -> int:
+        """The first place from `start` on where a blank follows what is none; the end where there is none."""
+        found = _EDGE.search(text, max(0, start - 1))
+        return found.start() + 1 if found else len(text)
 
     def steps(self, text: str, allow_special: bool = False) -> list[list[list[bytes]]]:
         """How the ids come about: for each piece of the text every state from single bytes to tokens, a merge apart."""

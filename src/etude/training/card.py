@@ -9,7 +9,7 @@ from typing import Any
 
 from etude.corpus.songs import SongDocument
 
-from .recipes import ChordRecipe, MicroRecipe, Recipe
+from .recipes import ChordRecipe, MicroRecipe, Recipe, TextRecipe
 
 
 def chord_card(recipe: ChordRecipe, documents: Sequence[SongDocument], best: dict[str, Any]) -> str:
@@ -60,6 +60,29 @@ Writes lines like those it was trained on: {len(documents):,} documents, {charac
 | loss | nats a token |
 |---|---|
 {quality}
+{_settings(recipe)}"""
+
+
+def stream_card(recipe: TextRecipe, corpora: Sequence[str], held_out: str | None, result: dict[str, Any]) -> str:
+    """Markdown. `corpora` and `held_out` are names of files, `result` is what the run returns, its times left out."""
+    validation, random = result["validation"], result["validation"]["random"]
+    names = "\n".join(f"- `{name}`" for name in corpora)
+    begun = f" from the model `{recipe.init}`, whose licence and history it shares," if recipe.init else ""
+    return f"""# A text model
+
+Writes text like that it was trained on. Trained{begun} by `etude train --recipe {recipe.name} --seed {recipe.seed}` in
+{result["steps"]:,} steps on {result["tokens"]:,} tokens of:
+
+{names}
+
+Validated on {"their last tenth, which was not trained on" if held_out is None else f"`{held_out}`"}.
+
+| loss | nats a token |
+|---|---|
+| training, mean of the last {result["loss_steps"]} steps | {result["loss"]:.4f} |
+| validation, all {validation["tokens"]:,} tokens | {_number(validation["nats_per_token"])} |
+| validation, {random["batches"]} random batches, as nanoGPT has it | {random["nats_per_token"]:.4f} |
+
 {_settings(recipe)}"""
 
 

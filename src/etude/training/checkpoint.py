@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
 
 from etude.errors import EtudeError
 from etude.files import atomic_write
+from etude.gpt.tensors import write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 _STATE = "state"
@@ -26,11 +26,9 @@ class CheckpointError(EtudeError):
 
 
 def save_checkpoint(directory: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
-    """Write arrays and a JSON-able state."""
-    copies = {name: np.array(array, order="C") for name, array in arrays.items()}
-    content = safetensors_bytes(copies, {_STATE: json.dumps(state, sort_keys=True)})
+    """Write arrays, one after another without a copy of them, and a JSON-able state."""
     with atomic_write(directory / CHECKPOINT) as file:
-        file.write(content)
+        write_tensors(file, arrays, {_STATE: json.dumps(state, sort_keys=True)}, dtype=None)
 
 
 def load_checkpoint(directory: Path) -> tuple[Arrays, dict[str, Any]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,24 @@ def score_text(documents: Sequence[Sequence[int]], engine: Engine, block_size: i
     owner = np.repeat(np.arange(len(nats)), [len(each) for each in nats])
     measured = _mean(np.concatenate(nats), owner)
     return {"documents": len(nats), "tokens": len(owner), "nats_per_token": measured}
+
+
+def score_stream(
+    ids: NDArray[Any], nats: Callable[[NDArray[Any]], NDArray[Any]], block_size: int, batch_size: int
+) -> dict[str, Any]:
+    """Mean nats a token of a stream of ids [n], every one but the first scored in the windows of `windows`.
+
+    `nats` says of rows of ids [b, t + 1] what each but the first costs, [b, t]; b is at most `batch_size`. The standard
+    error takes a window as the sampling unit, so it is too small where neighbours are alike.
+    """
+    found: list[Floats] = []  # of each window
+    for (length, scored), group in groupby(windows(len(ids) - 1, block_size), lambda w: (w[2] - w[0], w[1] - w[0])):
+        starts = np.array([start for start, _, _ in group])
+        for at in range(0, len(starts), batch_size):
+            rows = ids[starts[at : at + batch_size, None] + np.arange(length + 1)]  # [b, t + 1]
+            found.extend(np.asarray(nats(rows), np.float64)[:, scored:])
+    owner = np.repeat(np.arange(len(found)), [len(each) for each in found])
+    return {"tokens": len(owner), "nats_per_token": _mean(np.concatenate(found), owner)}
 
 
 def windows(length: int, block_size: int) -> list[tuple[int, int, int]]:

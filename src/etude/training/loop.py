@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +22,12 @@ from etude.gpt.directory import NGRAMS, save_model
 from etude.tokens.chords import ChordTokenizer
 
 from . import evaluation
-from .batches import IGNORE, Batch, SongBatches, collate
+from .batches import IGNORE, SongBatches, collate
 from .card import chord_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
-from .optimizers import Muon
+from .optimizers import Muon, adamw
 from .recipes import ChordRecipe
-from .runs import CHECKPOINT_SECONDS, Interrupted, Progress, Report, RunFolder, TrainingError, signals
-
-_TIMED_STEPS = 20  # the first steps are slow (caches, allocator); these many after `_SKIPPED_STEPS` set the budget
-_SKIPPED_STEPS = 5
+from .runs import Report, RunFolder, Validation, enough_memory, keep_freed_memory, signals, take_steps
 
 
 def train(
@@ -50,13 +43,8 @@ def train(
     Raises `TrainingError`, `CheckpointError`, `RecipeError`, or `Interrupted` after a signal, with the state saved.
     To resume, `recipe` must be the one that the run was begun with (see `runs.saved_recipe`).
     """
-    with signals() as stopped:
-        try:
-            return _Run(documents, validation, directory, recipe, resume).go(stopped, report)
-        except RuntimeError as error:
-            if "alloc" not in str(error):
-                raise
-            raise TrainingError("not enough memory for a model or a batch of this size") from error
+    with signals() as stopped, enough_memory():
+        return _Run(documents, validation, directory, recipe, resume).go(stopped, report)
 
 
 class _Run:
@@ -70,11 +58,11 @@ class _Run:
         recipe: ChordRecipe,
         resume: bool,
     ) -> None:
-        _keep_freed_memory()
+        keep_freed_memory()
         self.directory = directory
         self.validation = validation
         self.folder = RunFolder(directory, recipe, resume)
-        self.state, self.recipe = self.folder.state, self.folder.recipe
+        self.state, recipe = self.folder.state, self.folder.recipe
         progressions = read_progressions() if recipe.progressions else []
         self.sources = [*documents, *progressions]
         shown = [*documents, *progressions * recipe.progressions]
@@ -88,19 +76,8 @@ class _Run:
         matrices = self.model.matrices()
         muon_ids = {id(matrix) for matrix in matrices}
         self.muon = Muon(matrices, recipe.matrix_weight_decay)
-        self.adam = torch.optim.AdamW(
-            [p for p in self.model.parameters() if id(p) not in muon_ids],
-            lr=recipe.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        for parameter in self.adam.param_groups[0]["params"]:  # made here, so that a checkpoint can fill them
-            self.adam.state[parameter] = {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+        others = [p for p in self.model.parameters() if id(p) not in muon_ids]
+        self.adam = adamw([(others, recipe.weight_decay)], (0.9, 0.98))
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
         corpora = [[document.changes for document in side] for side in (documents, validation)]
         fingerprint = hashlib.sha256(repr(corpora).encode()).hexdigest()
@@ -111,48 +88,21 @@ class _Run:
             directory.mkdir(parents=True, exist_ok=True)
             self.state["best"] = None
             evaluation.fit_ngrams(documents, self.tokenizer).save(directory / NGRAMS)
-            self.folder.create(self._arrays(), fingerprint)
+            self.folder.create(self.arrays(), fingerprint)
+
+    @property
+    def recipe(self) -> ChordRecipe:
+        """With the number of steps as fitted."""
+        return self.folder.recipe
 
     def go(self, stopped: Callable[[], bool], report: Report) -> dict[str, Any]:
-        saved_at = time.monotonic()
-        speeds: list[float] = []
-        while self.state["step"] < self.recipe.steps:
-            began = time.monotonic()
-            loss = self._step(self.batches.batch(self.state["step"]))
-            self.state["step"] += 1
-            step = self.state["step"]
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss of step {step:,} is not finite; the last checkpoint in {self.directory} is kept: "
-                    "try a smaller learning_rate or matrix_learning_rate"
-                )
-            speeds.append(time.monotonic() - began)
-            self.state["seconds"] += speeds[-1]
-            self.folder.record([{"step": step, "loss": round(loss, 4)}])
-            if not self.state["fitted"] and len(speeds) == _SKIPPED_STEPS + _TIMED_STEPS:
-                self._fit_to_budget(float(np.mean(speeds[_SKIPPED_STEPS:])))
-            speed = float(np.mean(speeds[-100:]))  # seconds a step
-            left = speed * (self.recipe.steps - step) if self.state["fitted"] else 60 * self.recipe.minutes
-            steps = self.recipe.steps if self.state["fitted"] else None
-            progress = Progress(step, steps, loss, 1 / speed, left)
-            if step % self.recipe.validate_every == 0 or step == self.recipe.steps:
-                document = self._validate()
-                progress = replace(
-                    progress, validation=document["nats_per_chord"]["value"], top1=document["top1"]["value"]
-                )
-                self.folder.record([{"step": step, "validation": document}])
-            report(progress)
-            if stopped() or step == self.recipe.steps or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                self.folder.save(self._arrays())
-                saved_at = time.monotonic()
-            if stopped() and step < self.recipe.steps:
-                raise Interrupted(step)
+        take_steps(self, stopped, report)
         best: dict[str, Any] = self.state["best"]
         return best
 
-    def _step(self, batch: Batch) -> float:
+    def step(self, step: int) -> float:
         """One optimiser step; returns the loss in nats a token."""
-        recipe, step = self.recipe, self.state["step"]
+        recipe, batch = self.recipe, self.batches.batch(step)
         self.model.train()
         # bfloat16 products: forward and backward took 254 ms instead of 313 (docs/log.md).
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -174,17 +124,7 @@ class _Run:
             torch._foreach_lerp_(self.average, list(self.model.parameters()), 1 - decay)
         return loss.item()
 
-    def _fit_to_budget(self, step_seconds: float) -> None:
-        """Set the number of steps once, from the speed of a step and of a validation; then the schedule is fixed."""
-        began = time.monotonic()
-        self._validate()
-        validation_seconds = time.monotonic() - began
-        left = self.recipe.minutes * 60 - self.state["seconds"] - 2 * validation_seconds
-        more = int(left / (step_seconds + validation_seconds / self.recipe.validate_every))
-        self.folder.fit(self.state["step"] + max(1, more), self._arrays())
-        self.recipe = self.folder.recipe
-
-    def _validate(self) -> dict[str, Any]:
+    def validate(self) -> Validation:
         """Score the averaged weights on the validation songs; keep the model if it is the best so far."""
         with self._averaged():
             scores = evaluation.score(self.validation, self.tokenizer, self._predict)
@@ -196,7 +136,7 @@ class _Run:
                 save_model(
                     self.directory, self.model.config, self.model.export(), self.tokenizer, card, self.recipe.weights
                 )
-        return document
+        return Validation(document, document["nats_per_chord"]["value"], document["top1"]["value"])
 
     @torch.no_grad()
     def _predict(self, ids: evaluation.Ints, said: NDArray[np.bool_]) -> evaluation.Floats:
@@ -231,7 +171,7 @@ class _Run:
             tensors |= {f"adam.{key}.{name}": tensor for key, tensor in self.adam.state.get(parameter, {}).items()}
         return tensors | {f"muon.{i}": buffer for i, buffer in enumerate(self.muon.buffers)}
 
-    def _arrays(self) -> Arrays:
+    def arrays(self) -> Arrays:
         """What a checkpoint holds: the tensors, and the random state."""
         arrays = {name: tensor.detach().numpy() for name, tensor in self._tensors().items()}
         return arrays | {"random": torch.get_rng_state().numpy()}
@@ -246,15 +186,3 @@ class _Run:
             for name, tensor in tensors.items():
                 tensor.copy_(torch.from_numpy(arrays[name]))
         torch.set_rng_state(torch.from_numpy(arrays["random"]))
-
-
-def _keep_freed_memory() -> None:
-    """Ask glibc to reuse large blocks instead of returning them to the system between steps.
-
-    Every step frees and takes the same hundreds of megabytes; faulting the pages in again cost a third of its time.
-    """
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1)

@@ -31,7 +31,7 @@ from .card import text_card
 from .checkpoint import CHECKPOINT, CheckpointError, check_fit
 from .evaluation import score_text
 from .recipes import MicroRecipe, RecipeError
-from .runs import CHECKPOINT_SECONDS, Interrupted, Progress, Report, RunFolder, TrainingError, signals
+from .runs import CHECKPOINT_SECONDS, Interrupted, Progress, Report, RunFolder, TrainingError, enough_memory, signals
 
 Ints = NDArray[np.int64]
 Say = Callable[[str], None]
@@ -178,13 +178,8 @@ def train(
     or a resumed run's own. Raises `TrainingError`, `CheckpointError`, `RecipeError`, `EngineError`, `TokenizerError`,
     or `Interrupted` after a signal, with the state saved.
     """
-    with signals() as stopped:
-        try:
-            return _Run(documents, validation, directory, recipe, engine, resume, say).go(stopped, report)
-        except RuntimeError as error:
-            if "alloc" not in str(error):
-                raise
-            raise TrainingError("not enough memory for a model or a batch of this size") from error
+    with signals() as stopped, enough_memory():
+        return _Run(documents, validation, directory, recipe, engine, resume, say).go(stopped, report)
 
 
 class _Run:

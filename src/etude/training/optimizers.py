@@ -1,7 +1,7 @@
 """Muon for the matrices of the layers: momentum whose singular values are all made about one.
 
 Keller Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the quintic's coefficients are
-theirs. Everything else is trained by PyTorch's fused AdamW.
+theirs. Everything else is trained by PyTorch's fused AdamW (Loshchilov and Hutter 2019).
 """
 
 from __future__ import annotations
@@ -14,6 +14,24 @@ from torch import Tensor, nn
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
+
+
+def adamw(groups: Sequence[tuple[Sequence[nn.Parameter], float]], betas: tuple[float, float]) -> torch.optim.AdamW:
+    """PyTorch's fused AdamW for groups of parameters with a weight decay each; whoever steps it sets the rates.
+
+    Its state is made here and not in the first step, so that a checkpoint can fill it.
+    """
+    adam = torch.optim.AdamW(
+        [{"params": list(parameters), "weight_decay": decay} for parameters, decay in groups], betas=betas, fused=True
+    )
+    for parameters, _ in groups:
+        for parameter in parameters:
+            adam.state[parameter] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+    return adam
 
 
 def orthogonalize(stack: Tensor) -> Tensor:

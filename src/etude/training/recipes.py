@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from etude.errors import EtudeError
 
+_NAMES = ("name", "init")  # fields that say which run it is, and are no settings
+
 
 class RecipeError(EtudeError):
     """A setting that does not exist or cannot be."""
@@ -135,9 +137,71 @@ class MicroRecipe:
             raise RecipeError(f"precision must be float64 or float32, not {self.precision!r}")
 
 
-Recipe = ChordRecipe | MicroRecipe
+@dataclass(frozen=True, slots=True)
+class TextRecipe:
+    """One run of a GPT-2 on a stream of text; with these settings, the small run on a CPU that nanoGPT made known.
+
+    nanoGPT's run leaves out biases; this is GPT-2's own form, which has them.
+    """
+
+    name: str = "classic"
+    init: str = ""
+    """The model that it began from, by the name of its directory; empty for none."""
+    n_layer: int = 4
+    """0, as in `finetune`: the model's that it begins from. The same holds for the next two."""
+    n_head: int = 4
+    n_embd: int = 128
+    block_size: int = 64
+    """Tokens in a window of the text, and of a new model the longest context; 0: the model's, but at most 256."""
+    dropout: float = 0.0
+    """Share that is dropped from embeddings, attention and each branch."""
+    batch_size: int = 12
+    """Windows a step, each from a random place."""
+    steps: int = 2000
+    """Optimiser steps, unless `minutes` sets them."""
+    minutes: float = 0.0
+    """Wall-clock budget; when not 0, `steps` is set from the speed of the first steps."""
+    warmup: int = 100
+    """Steps over which the rate rises from 0."""
+    learning_rate: float = 1e-3
+    """AdamW's rate after that, from which it falls along half a cosine."""
+    final_learning_rate: float = 1e-4
+    """What it falls to at the last step."""
+    beta1: float = 0.9
+    """AdamW's decay a step of the running mean of gradients."""
+    beta2: float = 0.99
+    """AdamW's decay a step of the running mean of squared gradients."""
+    weight_decay: float = 0.1
+    """AdamW's decoupled decay of matrices and embeddings; norms and biases have none."""
+    clip: float = 1.0
+    """A gradient longer than this is shortened to it; 0 for never."""
+    validate_every: int = 500
+    """Steps between validations."""
+    seed: int = 1337
+    """Decides initial weights, windows and dropout."""
+
+    def __post_init__(self) -> None:
+        _check(self, ("batch_size", "steps", "validate_every"))
+        if self.block_size == 1:
+            raise RecipeError("block_size must be at least 2, not 1")
+        for name in ("beta1", "beta2", "dropout"):
+            if getattr(self, name) >= 1:
+                raise RecipeError(f"{name} must be below 1")
+        if self.final_learning_rate > self.learning_rate:
+            raise RecipeError(f"final_learning_rate must be at most learning_rate, {self.learning_rate:g}")
+
+
+Recipe = ChordRecipe | MicroRecipe | TextRecipe
 _R = TypeVar("_R", bound=Recipe)
-RECIPES: dict[str, Recipe] = {"chords": ChordRecipe(), "micro": MicroRecipe()}
+RECIPES: dict[str, Recipe] = {
+    "chords": ChordRecipe(),
+    "micro": MicroRecipe(),
+    "classic": TextRecipe(),
+    "finetune": TextRecipe(
+        name="finetune", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4, steps=200, warmup=20,
+        learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100,
+    ),
+}  # fmt: skip
 
 
 def recipe(name: str) -> Recipe:
@@ -149,7 +213,7 @@ def recipe(name: str) -> Recipe:
 
 def with_settings(recipe: _R, settings: Iterable[str]) -> _R:
     """Apply `key=value` settings. Raises `RecipeError`, with the nearest key where one is unknown."""
-    known = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe) if field.name != "name"}
+    known = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe) if field.name not in _NAMES}
     changes: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -1,0 +1,302 @@
+"""Training GPT-2 on text as one stream, from nothing or from a model directory; resumable to the bit.
+
+Each file is BOS and its tokens, file after file. A step's windows, and what dropout drops in it, are a pure function of
+seed and step, so a checkpoint holds weights and moments alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from etude.corpus.text import read_text
+from etude.engines.tensor_gpt2 import GPT2, initial_weights
+from etude.errors import EtudeError
+from etude.files import atomic_write
+from etude.gpt.config import GPTConfig
+from etude.gpt.directory import CONFIG, TOKENIZER, ModelError, Weights, load_model, save_model
+from etude.tokens.bpe import BPETokenizer
+from etude.tokens.characters import CharTokenizer
+from etude.tokens.chords import ChordTokenizer
+from etude.tokens.tokenizer import TokenizerError, read_tokenizer
+
+from .card import stream_card
+from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
+from .evaluation import Ints, score_stream
+from .optimizers import adamw
+from .recipes import RecipeError, TextRecipe
+from .runs import (
+    Report,
+    RunFolder,
+    TrainingError,
+    Validation,
+    enough_memory,
+    keep_freed_memory,
+    signals,
+    take_steps,
+)
+
+TextTokenizer = BPETokenizer | CharTokenizer
+LOSS_STEPS = 100  # whose mean loss a run tells at its end
+RANDOM_BATCHES = 20  # nanoGPT's protocol of validation
+_HELD_OUT = 0.1  # share of the stream, at its end, that is kept for validation
+_LONGEST = 256  # of the windows of a model's own block
+
+
+def train(
+    corpus: Sequence[Path],
+    validation: Path | None,
+    directory: Path,
+    recipe: TextRecipe,
+    init: Path | None = None,
+    resume: bool = False,
+    report: Report = lambda progress: None,
+    say: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Train on files of text, write the model directory, return what came of it:
+
+        {"engine", "tokens", "steps", "seconds", "loss": of the last `loss_steps` steps, "loss_steps", "validation"}
+
+    where "validation" is {"tokens", "nats_per_token", "random": {"batches", "nats_per_token"}}. `init` is the model
+    directory to begin from, which a resumed run needs no more. Raises `TrainingError`, `CheckpointError`,
+    `RecipeError`, `CorpusError`, `TokenizerError`, `ModelError`, or `Interrupted` after a signal, with the state saved.
+    """
+    with signals() as stopped, enough_memory():
+        if resume and init is not None and init.resolve().name != recipe.init:
+            begun = f"the model {recipe.init}" if recipe.init else "nothing"
+            raise RecipeError(f"{directory} was begun from {begun}, not {init}; resume without --init")
+        folder = RunFolder(directory, recipe, resume)
+        texts = [read_text(path) for path in corpus]
+        beginning = _resumed(directory, folder.recipe) if resume else begin(texts, folder.recipe, init)
+        ids = encode(texts, corpus, beginning.tokenizer, beginning.config)
+        if validation is None:
+            cut = int((1 - _HELD_OUT) * len(ids))
+            ids, held_out = ids[:cut], ids[cut:]
+        else:
+            held_out = encode([read_text(validation)], [validation], beginning.tokenizer, beginning.config)
+        if len(ids) <= beginning.recipe.block_size or len(held_out) < 2:
+            raise RecipeError(
+                f"{', '.join(map(str, corpus))}: {len(ids):,} tokens to train on and {len(held_out):,} to validate on "
+                f"are too few for windows of {beginning.recipe.block_size:,} and the token after them; give more text, "
+                "or --set block_size=..."
+            )
+        del texts
+        say(f"{len(ids):,} tokens to train on, {len(held_out):,} to validate on")
+        run = _Run(folder, beginning, ids, held_out, resume)
+        take_steps(run, stopped, report)
+        return run.finish([path.name for path in corpus], None if validation is None else validation.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a run starts from. `weights` is empty where a checkpoint has them; `recipe` has all sizes."""
+
+    config: GPTConfig
+    tokenizer: TextTokenizer
+    weights: Weights
+    recipe: TextRecipe
+
+
+def begin(texts: Sequence[str], recipe: TextRecipe, init: Path | None = None) -> Beginning:
+    """A new model of the recipe's sizes for the characters of `texts`, or the model of a directory, as it is.
+
+    Raises `RecipeError`, `ConfigError` or `ModelError`.
+    """
+    if init is None:
+        if recipe.name == "finetune":
+            raise RecipeError("the recipe finetune begins from a model: name its directory with --init")
+        tokenizer = CharTokenizer.train(texts)
+        bos = tokenizer.bos_id
+        sizes = (tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, recipe.n_embd)
+        config = GPTConfig("gpt2", *sizes, bos_token_id=bos, eos_token_id=bos)
+        return Beginning(config, tokenizer, initial_weights(config, recipe.seed), recipe)
+    if recipe.name != "finetune":
+        raise RecipeError(f"the recipe {recipe.name} begins from nothing; with --init take finetune, or none")
+    model = load_model(init)
+    config = model.config
+    if config.architecture != "gpt2" or config.precision != "float32" or isinstance(model.tokenizer, ChordTokenizer):
+        raise ModelError(
+            f"{init}: is {config.architecture} in {config.precision} with tokens of the kind {model.tokenizer.kind}; "
+            "training begins from gpt2 in float32 with tokens of text"
+        )
+    for name in ("n_layer", "n_head", "n_embd"):
+        if getattr(recipe, name) not in (0, getattr(config, name)):
+            raise RecipeError(f"{name} is {getattr(config, name)} in {init}, not {getattr(recipe, name)}; leave it out")
+    if recipe.block_size > config.block_size:
+        raise RecipeError(f"block_size is at most {config.block_size:,} in {init}, not {recipe.block_size:,}")
+    recipe = replace(
+        recipe,
+        init=init.resolve().name,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        n_embd=config.n_embd,
+        block_size=recipe.block_size or min(_LONGEST, config.block_size),
+    )
+    return Beginning(config, model.tokenizer, model.weights, recipe)
+
+
+def _resumed(directory: Path, recipe: TextRecipe) -> Beginning:
+    """What the run in a folder was begun with, from the two files that it wrote first."""
+    try:
+        config = GPTConfig.from_dict(json.loads((directory / CONFIG).read_bytes()))
+        tokenizer = read_tokenizer((directory / TOKENIZER).read_text(encoding="utf-8"))
+        if isinstance(tokenizer, ChordTokenizer):
+            raise ValueError("its tokenizer is of chords")
+    except (OSError, ValueError, TypeError, RecursionError, EtudeError) as error:
+        raise CheckpointError(
+            f"{directory}: its {CONFIG} or {TOKENIZER} is damaged ({error}); start the run again in another folder"
+        ) from error
+    return Beginning(config, tokenizer, {}, recipe)
+
+
+def encode(texts: Sequence[str], paths: Sequence[Path], tokenizer: TextTokenizer, config: GPTConfig) -> Ints:
+    """The stream [n]: of each text BOS, where the model has one, and its tokens. Raises `TokenizerError`."""
+    bos = tokenizer.bos_id if isinstance(tokenizer, CharTokenizer) else config.bos_token_id
+    parts = []
+    for text, path in zip(texts, paths, strict=True):
+        try:
+            ids = tokenizer.encode(text) if isinstance(tokenizer, CharTokenizer) else tokenizer.encode_long(text)
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from error
+        parts += [np.array([] if bos is None else [bos], np.int32), np.array(ids, np.int32)]
+    return np.concatenate(parts)
+
+
+def learning_rate(recipe: TextRecipe, step: int) -> float:
+    """The rate of a step, counted from 0: it rises linearly, then falls along half a cosine."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / (recipe.warmup + 1)
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    above = (recipe.learning_rate - recipe.final_learning_rate) * (1 + math.cos(math.pi * done)) / 2
+    return recipe.final_learning_rate + above
+
+
+def draw(ids: Ints, rng: np.random.Generator, batch_size: int, block_size: int) -> Ints:
+    """Windows of a stream from random places, each with the token after it: [b, t + 1]."""
+    starts = rng.integers(len(ids) - block_size, size=batch_size)
+    return ids[starts[:, None] + np.arange(block_size + 1)]
+
+
+class _Run:
+    """Everything that changes during a run, and how it is saved."""
+
+    def __init__(
+        self, folder: RunFolder[TextRecipe], beginning: Beginning, ids: Ints, held_out: Ints, resume: bool
+    ) -> None:
+        keep_freed_memory()
+        self.folder, self.config, self.tokenizer = folder, beginning.config, beginning.tokenizer
+        folder.recipe = recipe = beginning.recipe
+        self.ids, self.held_out, self.state = ids, held_out, folder.state
+        self.model = GPT2(self.config, recipe.dropout)
+        parameters = list(self.model.parameters())
+        self.adam = adamw(
+            [
+                ([p for p in parameters if p.ndim > 1], recipe.weight_decay),
+                ([p for p in parameters if p.ndim == 1], 0.0),
+            ],
+            (recipe.beta1, recipe.beta2),
+        )
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for part in (self.tokenizer.to_json().encode(), ids.data, held_out.data):
+            digest.update(hashlib.sha256(part).digest())
+        if resume:
+            folder.go_on(digest.hexdigest())
+            self._restore()
+            return
+        self.model.adopt(beginning.weights)
+        self.state |= {"losses": [], "validation": None}
+        folder.directory.mkdir(parents=True, exist_ok=True)
+        config_text = (json.dumps(self.config.to_dict(), indent=2) + "\n").encode()
+        for name, content in ((CONFIG, config_text), (TOKENIZER, self.tokenizer.to_json().encode())):
+            with atomic_write(folder.directory / name) as file:
+                file.write(content)
+        folder.create(self.arrays(), digest.hexdigest())
+
+    def step(self, step: int) -> float:
+        """One optimiser step; returns the loss in nats a token."""
+        recipe = self.folder.recipe
+        rng = np.random.default_rng((recipe.seed, 1, step))
+        rows = draw(self.ids, rng, recipe.batch_size, recipe.block_size)
+        if recipe.dropout:
+            torch.manual_seed(int(rng.integers(1 << 63)))
+        self.model.train()
+        loss = self._nats(rows).mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        self.adam.step()
+        self.adam.zero_grad()
+        found = loss.item()
+        self.state["losses"] = [*self.state["losses"], found][-LOSS_STEPS:]
+        return found
+
+    def validate(self) -> Validation:
+        """Score the held-out stream in full, and beside it by nanoGPT's protocol: always the same random batches."""
+        recipe = self.folder.recipe
+        self.model.eval()
+        with torch.no_grad():
+            document = score_stream(
+                self.held_out, lambda rows: self._nats(rows).numpy(), recipe.block_size, recipe.batch_size
+            )
+            rng, block_size = np.random.default_rng((recipe.seed, 2)), min(recipe.block_size, len(self.held_out) - 1)
+            drawn = [draw(self.held_out, rng, recipe.batch_size, block_size) for _ in range(RANDOM_BATCHES)]
+            means = [self._nats(rows).mean().item() for rows in drawn]
+        document["random"] = {"batches": RANDOM_BATCHES, "nats_per_token": float(np.mean(means))}
+        self.state["validation"] = document
+        return Validation(document, document["nats_per_token"]["value"])
+
+    def _nats(self, rows: Ints) -> Tensor:
+        """What every token of rows [b, t + 1] but the first costs, [b, t]."""
+        tokens = torch.from_numpy(rows.astype(np.int64))
+        return self.model.nats(tokens[:, :-1], tokens[:, 1:])
+
+    def finish(self, corpora: Sequence[str], held_out: str | None) -> dict[str, Any]:
+        """Write the model directory; the result of the run."""
+        weights = {name: parameter.detach().numpy() for name, parameter in self.model.named_parameters()}
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise TrainingError("the weights are not finite after the last step: try a smaller learning_rate")
+        recipe, losses = self.folder.recipe, self.state["losses"]
+        result = {
+            "engine": "tensor",
+            "tokens": len(self.ids),
+            "steps": recipe.steps,
+            "seconds": self.state["seconds"],
+            "loss": float(np.mean(losses)),
+            "loss_steps": len(losses),
+            "validation": self.state["validation"],
+        }
+        card = stream_card(recipe, corpora, held_out, result)
+        save_model(self.folder.directory, self.config, weights, self.tokenizer, card)
+        return result
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            tensors[f"model.{name}"] = parameter
+            tensors |= {f"adam.{key}.{name}": tensor for key, tensor in self.adam.state[parameter].items()}
+        return tensors
+
+    def arrays(self) -> Arrays:
+        """What a checkpoint holds."""
+        return {name: tensor.detach().numpy() for name, tensor in self._tensors().items()}
+
+    def _restore(self) -> None:
+        tensors, directory = self._tensors(), self.folder.directory
+        check_fit(self.folder.arrays, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, directory)
+        if not isinstance(self.state.get("losses"), list) or "validation" not in self.state:
+            raise CheckpointError(f"{directory / CHECKPOINT}: damaged; start the run again in another folder")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(torch.from_numpy(self.folder.arrays.pop(name)))  # no second copy stays in memory
