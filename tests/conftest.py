@@ -88,3 +88,12 @@ def shared_gpt2() -> Path:
     if not path.is_dir():
         pytest.skip(f"GPT-2's vocabulary is not beside the checkout ({path.name} in ../shared/data)")
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_plays() -> Path:
+    """The 1,115,394 characters of Shakespeare's plays that nanoGPT trains on."""
+    path = SHARED / "data" / "shakespeare.txt"
+    if not path.is_file():
+        pytest.skip("shakespeare.txt is not beside the checkout (in ../shared/data)")
+    return path

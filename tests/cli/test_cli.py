@@ -112,6 +112,9 @@ def test_compose_prints_a_chart() -> None:
         (["train", "nothing.txt", "-o", "run", "--recipe", "micro"], 1, ["nothing.txt", "No such file"]),
         (["train", "nothing.txt", "-o", "run", "--recipe", "micro", "--set", "dropout=0"], 1, ["micro", "dropout"]),
         (["train", "nothing.jsonl", "-o", "run", "--engine", "scalar"], 1, ["chords", "tensor alone"]),
+        (["train", "nothing.txt", "-o", "run", "--recipe", "classic", "--engine", "scalar"], 1, ["tensor alone"]),
+        (["train", "nothing.txt", "-o", "run", "--recipe", "micro", "--init", "m"], 1, ["micro begins from nothing"]),
+        (["train", "nothing.txt", "-o", "run", "--set", "init=m"], 2, ["init is no setting"]),
         (["train", "nothing.jsonl", "-o", "run", "--resume"], 1, ["run", "no run to resume"]),
         (["generate", "nowhere"], 1, ["nowhere", "no such model directory"]),
         (["generate", "chords"], 1, ["no chords"]),
@@ -262,6 +265,27 @@ def test_text_training_as_a_document_and_resumed(names_file: Path, tmp_path: Pat
     fails(etude("train", names_file, "-o", run, "--resume", "--engine", "tensor"), 1, "begun in the engine scalar")
     names_file.write_text("emma\nzoë")
     fails(etude("train", names_file, "-o", run, "--resume"), 1, "another corpus")
+
+
+def test_train_on_a_stream_and_go_on_from_what_came(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
+    text, run, tuned = tmp_path / "hills.txt", tmp_path / "run", tmp_path / "tuned"
+    text.write_text("Over the hills and far away,\nthe fiddler's playing;\n" * 20)
+    sizes = [f"--set={size}" for size in ("n_layer=1", "n_head=2", "n_embd=16", "block_size=16", "batch_size=2")]
+    result = etude("train", text, "--recipe", "classic", "-o", run, *sizes, "--steps", "8", "--set", "warmup=2")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout) > 5  # a sample
+    assert re.search(r"step 8 / 8  loss \d\.\d{3}  valid \d\.\d{3} nats  ", result.stderr)
+    assert re.fullmatch(
+        rf"{re.escape(str(run))}: 8 steps in \d+\.\d\d s, training loss \d\.\d\d \(mean of the last 8 steps\), "
+        r"validation loss \d\.\d{3} ± \d\.\d{3} \(\d\.\d{4} on 20 random batches, as nanoGPT has it\)",
+        result.stderr.splitlines()[-1],
+    )
+    document = json.loads(etude("train", text, "--init", run, "-o", tuned, "--steps", "3", "--json").stdout)
+    assert (document["engine"], document["steps"], len(document["samples"])) == ("tensor", 3, 1)
+    assert document["validation"]["random"]["batches"] == 20
+    assert "from the model `run`" in (tuned / "README.md").read_text()
+    fails(etude("train", text, "--init", run, "-o", tuned, "--steps", "3"), 1, "--resume")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from etude.corpus import lines
 from etude.corpus.lines import CorpusError
-from etude.corpus.text import read_documents
+from etude.corpus.text import read_documents, read_text
 
 
 def read(tmp_path: Path, content: bytes) -> list[str]:
@@ -79,3 +79,32 @@ def test_too_much_text_is_refused_however_it_is_packed(tmp_path: Path, monkeypat
     for content in (b"a\n" * (1 << 20), bomb):
         with pytest.raises(CorpusError, match="more than"):
             read(tmp_path, content)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_as_one_text_is_what_it_says(tmp_path: Path, packed: bool) -> None:
+    path, text = tmp_path / "text", "\n  мария \r\n\n\n李\u2028華"
+    content = b"\xef\xbb\xbf" + text.encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    assert read_text(path) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"a\n\nab\xff\n", r"line 3: not UTF-8 \(byte 3 of the line\)"),
+        (b"a\nb\0\n", "line 2: holds a NUL byte"),
+        (b"\x1f\x8bnothing", "cannot be read"),
+        (b"12345", "more than 0 GiB"),
+    ],
+)
+def test_a_file_that_is_no_text_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    if content == b"12345":
+        monkeypatch.setattr(lines, "MAX_CORPUS_BYTES", 4)
+    with pytest.raises(CorpusError, match=words):
+        read_text(path)

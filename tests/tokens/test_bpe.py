@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from etude.tokens import bpe
 from etude.tokens.bpe import BPETokenizer, StreamDecoder
 from etude.tokens.bpe_by_hand import alphabet, encode, merges, read
+from etude.tokens.bpe_files import characters_json
 from etude.tokens.tokenizer import TokenizerError, read_tokenizer
 
 TURING = "Alan Turing theorized that computers would one day become"
@@ -278,3 +280,18 @@ def test_merges_of_a_token_are_those_that_made_it_in_the_text(text: str) -> None
             start += len(piece)
     assert next(own, None) is None
     assert TINY.merges_of(TINY.end_id or 0) == [[b"<|endoftext|>"]]
+
+
+@settings(deadline=None)
+@given(st.lists(texts, max_size=4).map(" ".join), st.integers(1, 9), st.integers(1, 3))
+def test_a_long_text_may_be_encoded_in_parts(text: str, part: int, parts: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe, "_PART", part)
+        patch.setattr(bpe, "_PARTS", parts)
+        assert TINY.encode_long(text) == TINY.encode(text)
+
+
+def test_a_fault_in_a_long_text_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpe, "_PART", 3)
+    with pytest.raises(TokenizerError, match=r"'é' \(character 9\)"):
+        BPETokenizer(characters_json(" abc")).encode_long("abc abc é")

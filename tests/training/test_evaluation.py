@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.corpus.songs import SongDocument, read_songs
+from etude.engines.array import ArrayEngine
 from etude.errors import EtudeError
+from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.music.theory import Chord
 from etude.tokens.chords import ChordTokenizer
 from etude.training.batches import encode_plain
@@ -21,6 +23,8 @@ from etude.training.evaluation import (
     first_occurrences,
     fit_ngrams,
     score,
+    score_stream,
+    score_text,
     summarize,
     to_intervals,
     windows,
@@ -117,3 +121,24 @@ def test_counts_of_other_chords_are_refused(songs: list[SongDocument], tokenizer
     other = ChordTokenizer(tokenizer.shapes[:-1])
     with pytest.raises(EtudeError, match="another tokenizer"):
         baseline_predictors(fit_ngrams(songs, tokenizer), other)
+
+
+@pytest.mark.parametrize("block_size", [7, 8])
+@pytest.mark.parametrize("length", [2, 8, 9, 30, 41])
+def test_a_stream_is_scored_as_one_document_whatever_the_batch(length: int, block_size: int) -> None:
+    config = GPTConfig("micro", 6, 8, 1, 2, 8)
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.5, shape) for name, shape in parameter_shapes(config).items()}
+    ids, engine = rng.integers(0, 6, length), ArrayEngine(config, weights)
+
+    def nats(rows: np.ndarray) -> np.ndarray:
+        assert len(rows) <= batch_size
+        logits = np.stack([engine.start_all(row[:-1].tolist()) for row in rows])  # [b, t, V]
+        log_p = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
+        return np.asarray(-np.take_along_axis(log_p, rows[:, 1:, None], axis=2)[:, :, 0])
+
+    wanted = score_text([ids.tolist()], engine, block_size)
+    for batch_size in (1, 3, 100):
+        found = score_stream(ids, nats, block_size, batch_size)
+        assert found["tokens"] == wanted["tokens"] == length - 1
+        assert found["nats_per_token"]["value"] == pytest.approx(wanted["nats_per_token"]["value"], abs=1e-12)

@@ -115,7 +115,7 @@ def register(app: typer.Typer) -> None:
 
 def _tell_text(output: Path, result: dict[str, Any], as_json: bool) -> None:
     """What came of a run on text, with a few samples of the model."""
-    model = etude.load(output)
+    model = etude.load(output, "array")  # for so little text nothing is worth compiling
     assert isinstance(model, TextModel)
     # What was trained on a stream goes on over many lines.
     samples = [sample.text for sample in model.generate(n=1 if "loss_steps" in result else _SAMPLES)]

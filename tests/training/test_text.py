@@ -1,0 +1,342 @@
+"""GPT-2 on streams of text: from nothing or from a model, with nanoGPT's schedule, stopped and resumed to the bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import string
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import etude
+from etude.engines.engine import EngineError
+from etude.gpt.config import GPTConfig, parameter_shapes
+from etude.gpt.directory import ModelError, load_model, save_model
+from etude.model import TextModel
+from etude.tokens.bpe import BPETokenizer
+from etude.tokens.bpe_files import characters_json
+from etude.tokens.characters import CharTokenizer
+from etude.tokens.tokenizer import TokenizerError
+from etude.training.checkpoint import CheckpointError, load_checkpoint
+from etude.training.recipes import RecipeError, TextRecipe, recipe, with_settings
+from etude.training.runs import Interrupted, Progress, TrainingError, saved_recipe
+
+torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
+
+from etude.training.text import begin, draw, encode, learning_rate, train  # noqa: E402 - only where PyTorch is installed
+
+CLASSIC, FINETUNE = recipe("classic"), recipe("finetune")
+assert isinstance(CLASSIC, TextRecipe) and isinstance(FINETUNE, TextRecipe)
+SIZES: dict[str, Any] = {"batch_size": 3, "steps": 12, "warmup": 3, "validate_every": 5, "block_size": 16}
+TINY = replace(CLASSIC, n_layer=1, n_head=2, n_embd=16, dropout=0.2, **SIZES)
+TUNE = replace(FINETUNE, **SIZES)
+TEXT = "Over the hills and far away,\nthe fiddler's playing;\n\nwe'll dance till day.\n" * 8
+FILES = ("model.safetensors", "metrics.jsonl", "config.json", "tokenizer.json", "README.md", "recipe.json")
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "hills.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def make_model(path: Path, tokenizer: BPETokenizer | CharTokenizer, tied: bool = True, **settings: Any) -> Path:
+    bos = tokenizer.bos_id
+    sizes: dict[str, Any] = {"block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 8} | settings
+    config = GPTConfig(
+        "gpt2", tokenizer.vocab_size, **sizes, tie_word_embeddings=tied, bos_token_id=bos, eos_token_id=bos
+    )
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
+    save_model(path, config, weights, tokenizer, "# A model\n")
+    return path
+
+
+@pytest.fixture
+def bpe_model(tmp_path: Path) -> Path:
+    """Byte-level BPE that knows ASCII alone and merges nothing."""
+    return make_model(tmp_path / "begun-from", BPETokenizer(characters_json(string.printable)))
+
+
+def stop_at(step: int, number: int = signal.SIGTERM) -> Any:
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            os.kill(os.getpid(), number)
+
+    return report
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def same_files(a: Path, b: Path) -> None:
+    for name in FILES:
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+
+
+def test_a_run_makes_a_model_directory(text_file: Path, tmp_path: Path) -> None:
+    run, seen, said = tmp_path / "run", list[Progress](), list[str]()
+    result = train([text_file], None, run, TINY, report=seen.append, say=said.append)
+    model = load_model(run)
+    assert isinstance(model.tokenizer, CharTokenizer)
+    assert model.tokenizer.characters == "".join(sorted(set(TEXT)))
+    bos = model.tokenizer.bos_id
+    assert model.config == GPTConfig("gpt2", bos + 1, 16, 1, 2, 16, bos_token_id=bos, eos_token_id=bos)
+    assert [progress.step for progress in seen] == list(range(1, 13))
+    assert [progress.step for progress in seen if progress.validation is not None] == [5, 10, 12]
+    losses = [line["loss"] for line in metrics(run) if "loss" in line]
+    assert losses == [round(progress.loss, 4) for progress in seen]
+    assert losses[0] == pytest.approx(math.log(bos + 1), abs=0.1)  # it begins by knowing nothing
+    assert [line["step"] for line in metrics(run) if "validation" in line] == [5, 10, 12]
+    cut = int(0.9 * (len(TEXT) + 1))
+    assert (result["tokens"], result["steps"], result["loss_steps"]) == (cut, 12, 12)
+    assert result["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
+    assert result["validation"]["tokens"] == len(TEXT) - cut
+    assert result["validation"] == metrics(run)[-1]["validation"]
+    assert said == [f"{cut:,} tokens to train on, {len(TEXT) + 1 - cut:,} to validate on"]
+    for words in ("`hills.txt`", "20 random batches", "--recipe classic --seed 1337", "| `n_embd` | 16 |"):
+        assert words in model.card
+    loaded = etude.load(run, "array")
+    assert isinstance(loaded, TextModel)
+    (sample,) = loaded.generate(max_tokens=5)  # an empty prompt is BOS
+    assert sample.tokens
+
+
+def test_a_run_learns(text_file: Path, tmp_path: Path) -> None:
+    settings = replace(TINY, steps=150, warmup=10, learning_rate=1e-2, dropout=0.0)
+    result = train([text_file], None, tmp_path / "run", settings)
+    losses = [line["loss"] for line in metrics(tmp_path / "run") if "loss" in line]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    validation = result["validation"]
+    assert validation["nats_per_token"]["value"] < 0.6 * losses[0]
+    assert validation["random"]["nats_per_token"] == pytest.approx(validation["nats_per_token"]["value"], abs=0.2)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 11])
+def test_a_stopped_run_resumes_to_the_same_bytes(text_file: Path, tmp_path: Path, stop: int) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = train([text_file], None, whole, TINY)
+    with pytest.raises(Interrupted):
+        train([text_file], None, parts, TINY, report=stop_at(stop))
+    assert not (parts / "model.safetensors").exists()
+    assert saved_recipe(parts) == TINY
+    again = train([text_file], None, parts, TINY, resume=True)
+    same_files(whole, parts)
+    assert again | {"seconds": 0} == result | {"seconds": 0}
+    (parts / "model.safetensors").unlink()
+    train([text_file], None, parts, TINY, resume=True)  # a run that is over makes its model
+    same_files(whole, parts)
+
+
+def test_a_killed_finetuning_resumes_to_the_same_bytes_without_its_model(
+    text_file: Path, bpe_model: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, etude; model = sys.argv[3] if len(sys.argv) > 3 else None;"
+        f"etude.train(*sys.argv[1:3], init=model, resume=model is None, **({SIZES | {'steps': 60}} if model else {{}}))"
+    )
+
+    def command(folder: str, *more: str | Path) -> list[str]:
+        return [sys.executable, "-c", code, str(text_file), str(tmp_path / folder), *map(str, more)]
+
+    subprocess.run(command("whole", bpe_model), check=True)
+    lines = tmp_path / "parts" / "metrics.jsonl"
+    process = subprocess.Popen(command("parts", bpe_model))
+    while process.poll() is None and (not lines.exists() or lines.read_bytes().count(b"\n") < 20):
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    bpe_model.rename(tmp_path / "elsewhere")
+    subprocess.run(command("parts"), check=True)
+    same_files(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_a_model_that_is_begun_from_keeps_what_it_is(text_file: Path, tmp_path: Path, kind: str, tied: bool) -> None:
+    characters = CharTokenizer("".join(sorted(set(TEXT) | set("XYZ"))))
+    tokenizer = BPETokenizer(characters_json(string.printable)) if kind == "bpe" else characters
+    begun = load_model(make_model(tmp_path / "begun-from", tokenizer, tied))
+    still = replace(TUNE, learning_rate=0.0, final_learning_rate=0.0)
+    for settings, equal in ((still, True), (TUNE, False)):
+        run = tmp_path / str(equal)
+        result = train([text_file], None, run, settings, tmp_path / "begun-from")
+        model = load_model(run)
+        assert (model.config, model.tokenizer) == (begun.config, begun.tokenizer)
+        assert all((model.weights[name] == array).all() == equal for name, array in begun.weights.items())
+        assert "from the model `begun-from`" in model.card
+        assert "`hills.txt`" in model.card
+        assert result["tokens"] == int(0.9 * (len(TEXT) + 1))
+    assert json.loads((run / "recipe.json").read_text()).items() >= {
+        "name": "finetune", "init": "begun-from", "n_layer": 2, "n_embd": 8, "block_size": 16,
+    }.items()  # fmt: skip
+
+
+def test_finetuning_takes_the_models_block_at_most(bpe_model: Path) -> None:
+    assert begin([], FINETUNE, bpe_model).recipe.block_size == 24
+    assert begin([], replace(FINETUNE, block_size=8), bpe_model).recipe.block_size == 8
+    for settings, message in (({"block_size": 25}, "at most 24 in"), ({"n_embd": 16}, "n_embd is 8 in .*, not 16")):
+        with pytest.raises(RecipeError, match=message):
+            begin([], replace(FINETUNE, **settings), bpe_model)
+
+
+def test_a_stream_is_bos_and_text_file_after_file(bpe_model: Path) -> None:
+    model = load_model(bpe_model)
+    assert isinstance(model.tokenizer, BPETokenizer)
+    ids = encode(["ab\n", "c"], [Path("x"), Path("y")], model.tokenizer, model.config)
+    assert ids.tolist() == [100, 10, 11, string.printable.index("\n"), 100, 12]
+    characters = CharTokenizer("abc")
+    assert encode(["ab", "c"], [Path("x"), Path("y")], characters, model.config).tolist() == [3, 0, 1, 3, 2]
+
+
+def test_the_plays_are_cut_as_nanogpt_cuts_them(shared_plays: Path) -> None:
+    text = shared_plays.read_text(encoding="utf-8")
+    beginning = begin([text], CLASSIC)
+    ids = encode([text], [shared_plays], beginning.tokenizer, beginning.config)
+    assert beginning.config.vocab_size == 66  # 65 characters, and BOS
+    cut = int(0.9 * len(ids))
+    assert (cut - 1, len(ids) - cut) == (1_003_854, 111_540)
+    assert sum(array.size for array in beginning.weights.values()) == 4 * (12 * 128 * 128 + 13 * 128) + 130 * 128 + 256
+
+
+def test_windows_are_a_function_of_the_generator_and_reach_every_place() -> None:
+    ids = np.arange(12, dtype=np.int32)
+    rows = draw(ids, np.random.default_rng((1, 1, 7)), 400, 4)
+    assert rows.shape == (400, 5)
+    assert (rows == rows[:, :1] + np.arange(5)).all()
+    assert set(rows[:, 0].tolist()) == set(range(8))
+    assert (draw(ids, np.random.default_rng((1, 1, 7)), 400, 4) == rows).all()
+    assert (draw(ids, np.random.default_rng((1, 1, 8)), 400, 4) != rows).any()
+
+
+def test_the_rate_rises_and_falls_as_nanogpts() -> None:
+    rates = [learning_rate(CLASSIC, step) for step in (0, 99, 100, 1050, 1999)]
+    assert rates == pytest.approx([1e-3 / 101, 1e-3 * 100 / 101, 1e-3, 5.5e-4, 1e-4], rel=1e-3)
+    assert learning_rate(replace(CLASSIC, steps=5, warmup=50), 4) == pytest.approx(1e-3 * 5 / 51)
+    assert learning_rate(replace(CLASSIC, warmup=0), 0) == 1e-3
+
+
+def test_the_first_step_by_hand(text_file: Path, tmp_path: Path) -> None:
+    """AdamW moves each weight by the rate against its gradient and decays matrices; the whole gradient is clipped."""
+    from etude.engines.tensor_gpt2 import GPT2
+
+    settings = replace(TINY, steps=1, warmup=0, dropout=0.0, learning_rate=1e-3, weight_decay=0.5, clip=0.01)
+    beginning = begin([TEXT], settings)
+    train([text_file], None, tmp_path / "run", settings)
+    after = load_checkpoint(tmp_path / "run")[0]
+    stream = encode([TEXT], [text_file], beginning.tokenizer, beginning.config)
+    rows = draw(stream[: int(0.9 * len(stream))], np.random.default_rng((1337, 1, 0)), 3, 16).astype(np.int64)
+    model = GPT2(beginning.config)
+    model.adopt(beginning.weights)
+    loss = model.nats(torch.tensor(rows[:, :-1]), torch.tensor(rows[:, 1:])).mean()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(loss.item(), abs=1e-4)
+    gradients = {name: np.asarray(p.grad) for name, p in model.named_parameters()}
+    length = math.sqrt(sum(float(np.square(gradient).sum()) for gradient in gradients.values()))
+    assert length > 0.01
+    for name, before in beginning.weights.items():
+        gradient = gradients[name] * 0.01 / length
+        assert np.abs(after[f"adam.exp_avg.{name}"] - 0.1 * gradient).max() < 1e-7, name
+        kept = 1 - 1e-3 * 0.5 if before.ndim > 1 else 1.0
+        wanted = kept * before - 1e-3 * gradient / (np.abs(gradient) + 1e-8)
+        assert np.abs(after[f"model.{name}"] - wanted).max() < 1e-5, name
+
+
+def test_validation_on_a_file_of_its_own(text_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("we'll play till day,\n" * 3)
+    result = train([text_file], other, tmp_path / "run", TINY)
+    assert result["tokens"] == len(TEXT) + 1
+    assert result["validation"]["tokens"] == 63
+    assert "Validated on `other.txt`" in load_model(tmp_path / "run").card
+
+
+def test_a_run_in_minutes_sets_its_steps(text_file: Path, tmp_path: Path) -> None:
+    settings, seen = replace(TINY, minutes=0.02, validate_every=1000), list[Progress]()
+    train([text_file], None, tmp_path / "run", settings, report=seen.append)
+    assert [progress.steps for progress in seen[:24]] == [None] * 24
+    assert 25 < len(seen) == seen[-1].steps == saved_recipe(tmp_path / "run").steps
+
+
+def test_what_cannot_be_begun_is_one_line_and_writes_nothing(
+    text_file: Path, bpe_model: Path, model_directory: Path, tmp_path: Path
+) -> None:
+    short, umlaut = tmp_path / "short.txt", tmp_path / "umlaut.txt"
+    short.write_text("Over the hills")
+    umlaut.write_text("Over the hills\nand über")
+    words = make_model(tmp_path / "words", CharTokenizer("abc"))
+    cases: list[tuple[list[Path], TextRecipe, Path | None, type[Exception], str]] = [
+        ([text_file], FINETUNE, None, RecipeError, "name its directory with --init"),
+        ([text_file], CLASSIC, bpe_model, RecipeError, "take finetune, or none"),
+        ([text_file], TUNE, model_directory, ModelError, "is modern in float32 .* kind chord; .* gpt2 in float32"),
+        ([text_file], TUNE, tmp_path / "none", ModelError, "no such model directory"),
+        ([short], TINY, None, RecipeError, "short.txt: 13 tokens .* windows of 16"),
+        ([umlaut], TUNE, bpe_model, TokenizerError, "umlaut.txt: no token .* 'ü' .character 20."),
+        ([text_file], TUNE, words, TokenizerError, "hills.txt: 'O' .character 1 of"),
+        ([tmp_path / "none.txt"], TINY, None, Exception, "none.txt: cannot be read"),
+    ]
+    for corpus, settings, init, error, message in cases:
+        with pytest.raises(error, match=message):
+            train(corpus, None, tmp_path / "run", settings, init)
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_a_run_is_resumed_with_must_be_what_it_was_begun_with(
+    text_file: Path, bpe_model: Path, tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other.txt"
+    other.write_text(TEXT[::-1])
+    train([text_file], None, run, TUNE, bpe_model)
+    begun = saved_recipe(run)
+    assert isinstance(begun, TextRecipe)
+    train([text_file], None, run, begun, bpe_model, resume=True)  # the model may be named once more
+    with pytest.raises(RecipeError, match="begun from the model begun-from, not"):
+        train([text_file], None, run, begun, tmp_path / "other", resume=True)
+    with pytest.raises(RecipeError, match="holds a run already"):
+        train([text_file], None, run, TUNE, bpe_model)
+    with pytest.raises(RecipeError, match="another value of steps"):
+        train([text_file], None, run, replace(begun, steps=99), resume=True)
+    for corpus, held_out in (([other], None), ([text_file, other], None), ([text_file], other)):
+        with pytest.raises(CheckpointError, match="another corpus"):
+            train(corpus, held_out, run, begun, resume=True)
+    (run / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is damaged"):
+        train([text_file], None, run, begun, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="not finite"):
+        train([text_file], None, tmp_path / "run", replace(TINY, learning_rate=1e30, warmup=0))
+    assert load_checkpoint(tmp_path / "run")[1]["step"] == 0
+
+
+def test_the_same_from_python(text_file: Path, bpe_model: Path, tmp_path: Path) -> None:
+    result = etude.train(text_file, tmp_path / "run", init=bpe_model, steps=2, block_size=8, dropout=0.5)
+    assert result["steps"] == 2
+    assert saved_recipe(tmp_path / "run").name == "finetune"
+    with pytest.raises(RecipeError, match="the recipe micro begins from nothing"):
+        etude.train(text_file, tmp_path / "other", "micro", init=bpe_model)
+    with pytest.raises(EngineError, match="classic trains in the engine tensor alone"):
+        etude.train(text_file, tmp_path / "other", "classic", engine="compiled")
+
+
+def test_settings_of_text_recipes() -> None:
+    assert with_settings(CLASSIC, ["n_layer=2", "dropout=0.1"]) == replace(CLASSIC, n_layer=2, dropout=0.1)
+    for setting, message in [
+        ("block_sise=2", "did you mean block_size"), ("init=x", "no setting 'init'"), ("dropout=1", "below 1"),
+        ("block_size=1", "at least 2"), ("batch_size=0", "at least 1"), ("beta2=1", "below 1"), ("clip=-1", "negative"),
+        ("final_learning_rate=1", "at most learning_rate"),
+    ]:  # fmt: skip
+        with pytest.raises(RecipeError, match=message):
+            with_settings(CLASSIC, [setting])
