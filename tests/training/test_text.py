@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -34,8 +34,7 @@ torch = pytest.importorskip("torch", reason="training needs PyTorch (the train e
 
 from etude.training.text import begin, draw, encode, learning_rate, train  # noqa: E402 - only where PyTorch is installed
 
-CLASSIC, FINETUNE = recipe("classic"), recipe("finetune")
-assert isinstance(CLASSIC, TextRecipe) and isinstance(FINETUNE, TextRecipe)
+CLASSIC, FINETUNE = TextRecipe(), cast("TextRecipe", recipe("finetune"))
 SIZES: dict[str, Any] = {"batch_size": 3, "steps": 12, "warmup": 3, "validate_every": 5, "block_size": 16}
 TINY = replace(CLASSIC, n_layer=1, n_head=2, n_embd=16, dropout=0.2, **SIZES)
 TUNE = replace(FINETUNE, **SIZES)
@@ -186,9 +185,9 @@ def test_a_model_that_is_begun_from_keeps_what_it_is(text_file: Path, tmp_path: 
 def test_finetuning_takes_the_models_block_at_most(bpe_model: Path) -> None:
     assert begin([], FINETUNE, bpe_model).recipe.block_size == 24
     assert begin([], replace(FINETUNE, block_size=8), bpe_model).recipe.block_size == 8
-    for settings, message in (({"block_size": 25}, "at most 24 in"), ({"n_embd": 16}, "n_embd is 8 in .*, not 16")):
+    for setting, message in (("block_size=25", "at most 24 in"), ("n_embd=16", "n_embd is 8 in .*, not 16")):
         with pytest.raises(RecipeError, match=message):
-            begin([], replace(FINETUNE, **settings), bpe_model)
+            begin([], with_settings(FINETUNE, [setting]), bpe_model)
 
 
 def test_a_stream_is_bos_and_text_file_after_file(bpe_model: Path) -> None:
@@ -332,6 +331,7 @@ def test_the_same_from_python(text_file: Path, bpe_model: Path, tmp_path: Path) 
 
 
 def test_settings_of_text_recipes() -> None:
+    assert recipe("classic") == CLASSIC
     assert with_settings(CLASSIC, ["n_layer=2", "dropout=0.1"]) == replace(CLASSIC, n_layer=2, dropout=0.1)
     for setting, message in [
         ("block_sise=2", "did you mean block_size"), ("init=x", "no setting 'init'"), ("dropout=1", "below 1"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from etude.corpus.text import read_text
@@ -31,7 +32,7 @@ from etude.tokens.tokenizer import TokenizerError, read_tokenizer
 
 from .card import stream_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
-from .evaluation import Ints, score_stream
+from .evaluation import score_stream
 from .optimizers import adamw
 from .recipes import RecipeError, TextRecipe
 from .runs import (
@@ -45,6 +46,7 @@ from .runs import (
     take_steps,
 )
 
+Ids = NDArray[np.int32]
 TextTokenizer = BPETokenizer | CharTokenizer
 LOSS_STEPS = 100  # whose mean loss a run tells at its end
 RANDOM_BATCHES = 20  # nanoGPT's protocol of validation
@@ -158,7 +160,7 @@ def _resumed(directory: Path, recipe: TextRecipe) -> Beginning:
     return Beginning(config, tokenizer, {}, recipe)
 
 
-def encode(texts: Sequence[str], paths: Sequence[Path], tokenizer: TextTokenizer, config: GPTConfig) -> Ints:
+def encode(texts: Sequence[str], paths: Sequence[Path], tokenizer: TextTokenizer, config: GPTConfig) -> Ids:
     """The stream [n]: of each text BOS, where the model has one, and its tokens. Raises `TokenizerError`."""
     bos = tokenizer.bos_id if isinstance(tokenizer, CharTokenizer) else config.bos_token_id
     parts = []
@@ -180,17 +182,18 @@ def learning_rate(recipe: TextRecipe, step: int) -> float:
     return recipe.final_learning_rate + above
 
 
-def draw(ids: Ints, rng: np.random.Generator, batch_size: int, block_size: int) -> Ints:
+def draw(ids: Ids, rng: np.random.Generator, batch_size: int, block_size: int) -> Ids:
     """Windows of a stream from random places, each with the token after it: [b, t + 1]."""
     starts = rng.integers(len(ids) - block_size, size=batch_size)
-    return ids[starts[:, None] + np.arange(block_size + 1)]
+    rows: Ids = ids[starts[:, None] + np.arange(block_size + 1)]
+    return rows
 
 
 class _Run:
     """Everything that changes during a run, and how it is saved."""
 
     def __init__(
-        self, folder: RunFolder[TextRecipe], beginning: Beginning, ids: Ints, held_out: Ints, resume: bool
+        self, folder: RunFolder[TextRecipe], beginning: Beginning, ids: Ids, held_out: Ids, resume: bool
     ) -> None:
         keep_freed_memory()
         self.folder, self.config, self.tokenizer = folder, beginning.config, beginning.tokenizer
@@ -256,7 +259,7 @@ class _Run:
         self.state["validation"] = document
         return Validation(document, document["nats_per_token"]["value"])
 
-    def _nats(self, rows: Ints) -> Tensor:
+    def _nats(self, rows: Ids) -> Tensor:
         """What every token of rows [b, t + 1] but the first costs, [b, t]."""
         tokens = torch.from_numpy(rows.astype(np.int64))
         return self.model.nats(tokens[:, :-1], tokens[:, 1:])
