@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import etude
+from etude.engines.array import ArrayEngine
 from etude.engines.engine import EngineError
 from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.gpt.directory import ModelError, load_model, save_model
@@ -27,6 +28,7 @@ from etude.tokens.bpe_files import characters_json
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.tokenizer import TokenizerError
 from etude.training.checkpoint import CheckpointError, load_checkpoint
+from etude.training.evaluation import score_text
 from etude.training.recipes import RecipeError, TextRecipe, recipe, with_settings
 from etude.training.runs import Interrupted, Progress, TrainingError, saved_recipe
 
@@ -103,6 +105,9 @@ def test_a_run_makes_a_model_directory(text_file: Path, tmp_path: Path) -> None:
     assert result["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
     assert result["validation"]["tokens"] == len(TEXT) - cut
     assert result["validation"] == metrics(run)[-1]["validation"]
+    stream = encode([TEXT], [text_file], model.tokenizer, model.config)
+    scored = score_text([stream[cut:].tolist()], ArrayEngine(model.config, model.weights), 16)  # nothing is dropped
+    assert result["validation"]["nats_per_token"]["value"] == pytest.approx(scored["nats_per_token"]["value"], abs=1e-5)
     assert said == [f"{cut:,} tokens to train on, {len(TEXT) + 1 - cut:,} to validate on"]
     for words in ("`hills.txt`", "20 random batches", "--recipe classic --seed 1337", "| `n_embd` | 16 |"):
         assert words in model.card
@@ -236,6 +241,7 @@ def test_the_first_step_by_hand(text_file: Path, tmp_path: Path) -> None:
     after = load_checkpoint(tmp_path / "run")[0]
     stream = encode([TEXT], [text_file], beginning.tokenizer, beginning.config)
     rows = draw(stream[: int(0.9 * len(stream))], np.random.default_rng((1337, 1, 0)), 3, 16).astype(np.int64)
+    rows[0, 0] = beginning.config.bos_token_id  # what stands before every prompt is learnt
     model = GPT2(beginning.config)
     model.adopt(beginning.weights)
     loss = model.nats(torch.tensor(rows[:, :-1]), torch.tensor(rows[:, 1:])).mean()

@@ -1,7 +1,8 @@
 """Training GPT-2 on text as one stream, from nothing or from a model directory; resumable to the bit.
 
-Each file is BOS and its tokens, file after file. A step's windows, and what dropout drops in it, are a pure function of
-seed and step, so a checkpoint holds weights and moments alone.
+Each file is BOS and its tokens, file after file. Of characters, whose prompts all begin with BOS, a window of each step
+has it in the place of its first token: seen once a file alone, it would stand there unlearnt. The windows of a step and
+what dropout drops in it are a function of seed and step, so a checkpoint holds weights and moments alone.
 """
 
 from __future__ import annotations
@@ -201,13 +202,8 @@ class _Run:
         self.ids, self.held_out, self.state = ids, held_out, folder.state
         self.model = GPT2(self.config, recipe.dropout)
         parameters = list(self.model.parameters())
-        self.adam = adamw(
-            [
-                ([p for p in parameters if p.ndim > 1], recipe.weight_decay),
-                ([p for p in parameters if p.ndim == 1], 0.0),
-            ],
-            (recipe.beta1, recipe.beta2),
-        )
+        matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim == 1]
+        self.adam = adamw([(matrices, recipe.weight_decay), (others, 0.0)], (recipe.beta1, recipe.beta2))
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
         for part in (self.tokenizer.to_json().encode(), ids.data, held_out.data):
             digest.update(hashlib.sha256(part).digest())
@@ -229,6 +225,8 @@ class _Run:
         recipe = self.folder.recipe
         rng = np.random.default_rng((recipe.seed, 1, step))
         rows = draw(self.ids, rng, recipe.batch_size, recipe.block_size)
+        if isinstance(self.tokenizer, CharTokenizer):
+            rows[0, 0] = self.tokenizer.bos_id  # it stands before every prompt, so it must be known there
         if recipe.dropout:
             torch.manual_seed(int(rng.integers(1 << 63)))
         self.model.train()
