@@ -241,7 +241,7 @@ def test_the_first_step_by_hand(text_file: Path, tmp_path: Path) -> None:
     after = load_checkpoint(tmp_path / "run")[0]
     stream = encode([TEXT], [text_file], beginning.tokenizer, beginning.config)
     rows = draw(stream[: int(0.9 * len(stream))], np.random.default_rng((1337, 1, 0)), 3, 16).astype(np.int64)
-    rows[0, 0] = beginning.config.bos_token_id  # what stands before every prompt is learnt
+    rows[0, 0] = beginning.tokenizer.bos_id or -1  # what stands before every prompt is learnt
     model = GPT2(beginning.config)
     model.adopt(beginning.weights)
     loss = model.nats(torch.tensor(rows[:, :-1]), torch.tensor(rows[:, 1:])).mean()
