@@ -12,12 +12,23 @@ from etude.engines.decoder import CompiledDecoder, Layers, layers
 from etude.engines.engine import BATCH_BYTES, MAX_ROWS
 from etude.engines.kernels import Array
 from etude.engines.matrices import Matrix
+from etude.engines.team import Team
 from etude.gpt.config import PRECISIONS, GPTConfig, Precision, parameter_shapes
 
 from .test_matrices import dense
 
 CONFIG = GPTConfig("gpt2", 300, 24, 2, 3, 48)
 ODD = GPTConfig("gpt2", 21, 9, 1, 1, 2, tie_word_embeddings=False)
+
+
+@pytest.fixture(autouse=True, params=[1, 3], ids=["one thread", "three threads"])
+def crew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even small models are computed by all threads here."""
+    monkeypatch.setattr("etude.engines.decoder._ALONE", 0)
+    monkeypatch.setattr("etude.engines.decoder.team", lambda: _CREWS[request.param])
+
+
+_CREWS = {threads: Team(threads) for threads in (1, 3)}
 
 
 def random_weights(config: GPTConfig, seed: int = 0) -> dict[str, Array]:
@@ -87,7 +98,7 @@ def test_texts_in_a_batch_get_what_they_get_alone(precision: Precision) -> None:
             assert np.array_equal(together[at][number], alone[number][at])
 
 
-def test_a_long_prompt_in_pieces_is_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_prompt_in_pieces_is_the_prompt() -> None:
     config = GPTConfig("gpt2", 60, 400, 2, 2, 32)
     weights = random_weights(config)
     ids = np.random.default_rng(3).integers(0, 60, 390).tolist()
@@ -125,6 +136,21 @@ def test_tokens_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
 def test_the_width_of_a_batch_counts_what_its_texts_will_write() -> None:
     engine = CompiledDecoder(CONFIG, random_weights(CONFIG))
     assert engine.most_rows(1) == engine.most_rows(1 << 30) == MAX_ROWS  # tiny as it is
-    engine._keys = np.empty((1, 1, 1, 1, 1, BATCH_BYTES // 8 // 4), np.float32)  # a text of an eighth of the memory
-    assert engine.most_rows(CONFIG.block_size) == 7  # and some for logits
-    assert engine.most_rows(1) == 63  # what is not written to costs an eighth
+    wide = GPTConfig("gpt2", 50257, 1024, 12, 12, 768)
+    engine.config = wide  # 9 KB of keys and values a layer and 16 tokens
+    assert engine.most_rows(112) == BATCH_BYTES // (12 * 768 * 112 * 8 + 8 * 50257)
+    assert engine.most_rows(113) == engine.most_rows(128) < engine.most_rows(112)
+    assert engine.most_rows(1024) == engine.most_rows(9999) == BATCH_BYTES // (12 * 768 * 1024 * 8 + 8 * 50257)
+
+
+def test_a_wrong_number_of_tokens_changes_nothing() -> None:
+    engine = CompiledDecoder(CONFIG, random_weights(CONFIG))
+    with pytest.raises(ValueError, match="no prompt"):
+        engine.start_batch([])
+    engine.start_batch([[1], [2]])
+    for tokens in ([3], [3, 4, 5]):
+        with pytest.raises(ValueError, match=f"{len(tokens)} tokens for 2 texts"):
+            engine.step_batch(tokens)
+    expected = CompiledDecoder(CONFIG, random_weights(CONFIG))
+    expected.start([1])
+    assert np.array_equal(engine.step_batch([3, 4])[0], expected.step(3))

@@ -114,8 +114,8 @@ def test_products_are_those_of_the_numbers_kept(precision: Precision, n: int, k:
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_the_largest_numbers_do_not_overflow(precision: Precision) -> None:
-    k = 4096
+@pytest.mark.parametrize("k", [33, 48, 63, 64, 130, 4096])
+def test_the_largest_numbers_do_not_overflow(precision: Precision, k: int) -> None:
     for sign in (-1, 1):
         matrix = packed([np.full((16, k), sign, np.float32)], None, precision)
         for many in (False, True):

@@ -103,8 +103,13 @@ def test_numbers_of_another_kind_are_refused(original: Path) -> None:
     path = made / "model.safetensors"
     file = TensorFile.open(path)
     arrays = {name: np.array(file.array(name)) for name in file.shapes}
-    for name, wrong in (("c_fc.numbers", np.uint8), ("c_fc.scales", np.int8), ("wte.numbers", np.float32)):
+    for name, wrong in (
+        ("c_fc.numbers", np.uint8),
+        ("c_fc.scales", np.int8),
+        ("wte.numbers", np.float32),
+        ("wpe", np.float64),
+    ):
         with path.open("wb") as out:
-            write_tensors(out, arrays | {name: arrays[name].astype(wrong)}, {}, "float32")
+            write_tensors(out, arrays | {name: arrays[name].astype(wrong)}, {}, None)
         with pytest.raises(ModelError, match=rf"{name} is {np.dtype(wrong)}"):
             load_model(made)

@@ -62,7 +62,7 @@ def test_shares_are_all_of_it_and_no_more() -> None:
 
 
 def _in_a_child(rounds: int) -> int:
-    seen, wrong = np.zeros(16, np.int64), np.zeros(2, np.int64)
+    seen, wrong = np.zeros(8 * team().threads, np.int64), np.zeros(team().threads, np.int64)
     team().run(count_rounds, rounds, seen, wrong)
     return int(seen[0])
 

@@ -116,7 +116,7 @@ def test_what_cannot_be_exported(tmp_path: Path, make_gpt2: MakeGPT2, model_dire
         (accented, "hf", {}, "'é' is a token of its own, which only ASCII can be"),
         (tmp_path / "wide", "hf", {"dtype": "float16"}, r"wpe\.weight holds a number beyond 65,504"),
         (tmp_path / "nothing", "hf", {}, "nothing: no such model directory"),
-        (gpt2, "hf", {"quantize": "int8"}, "--quantize is for gguf, not for hf"),
+        (gpt2, "hf", {"quantize": "int8"}, "--quantize is for gguf and etude, not for hf"),
         (gpt2, "onnx", {"dtype": "float16"}, "onnx is written in float32 alone"),
         (gpt2, "gguf", {"dtype": "float16", "quantize": "int8"}, "exclude each other"),
         (gpt2, "gguf", {"dtype": "float64"}, "--dtype 'float64' is none of float32, float16"),

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from etude.engines.kernels import Array, aligned, kernel
-from etude.engines.team import barrier, team
+from etude.engines.team import barrier, share, team
 
 _BYTES = 1 << 28  # more than any cache holds
 
@@ -15,9 +15,9 @@ _BYTES = 1 << 28  # more than any cache holds
 @kernel
 def _read(numbers: Array, sums: Array, meeting: Array, thread: int, threads: int) -> None:
     """Add up a thread's share of the numbers."""
-    size = len(numbers) // threads
-    part, total = numbers[thread * size : (thread + 1) * size], np.float32(0)
-    for i in range(size):
+    start, stop = share(len(numbers), 16, thread, threads)
+    part, total = numbers[start : min(stop, len(numbers))], np.float32(0)
+    for i in range(len(part)):
         total += part[i]
     sums[thread] = total
     barrier(meeting, threads)

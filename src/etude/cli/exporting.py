@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
             export_model(model_directory(model), destination, to, dtype, quantize)
         elif precision is None or dtype is not None:
             raise typer.BadParameter(
-                "to etude takes --quantize int8 or int4; for other tools give --to hf, gguf or onnx"
+                "--to etude takes --quantize int8 or int4 and no --dtype; for other tools give --to hf, gguf or onnx"
             )
         else:
             quantize_model(model_directory(model), destination, precision)

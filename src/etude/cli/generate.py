@@ -80,7 +80,10 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         quantize: Annotated[
-            Quantized | None, typer.Option(help="GPT-2 with fewer bits a weight: faster, and nearly the same text.")
+            Quantized | None,
+            typer.Option(
+                help="GPT-2 with fewer bits a weight: faster, nearly the same text; needs pip install 'etude[fast]'."
+            ),
         ] = None,
         as_json: JsonOption = False,
     ) -> None:

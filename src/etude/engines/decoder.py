@@ -20,7 +20,7 @@ from etude.gpt.config import GROUP, GPTConfig, Precision
 
 from .compiled import announced
 from .engine import BATCH_BYTES, MAX_ROWS
-from .kernels import Array, aligned, exp, kernel
+from .kernels import Array, aligned, exp, inlined, kernel, reserved
 from .matrices import (
     TILE,
     Matrix,
@@ -34,13 +34,13 @@ from .matrices import (
     stored,
     unpack,
 )
-from .team import barrier, share, take, team
+from .team import MAX_THREADS, barrier, share, take, team
 from .vectors import scores16
 
 _PIECE = 128  # tokens of a prompt that go through the layers together
 _PIECES_EACH = 4  # pieces of a product for each thread: more are fairer, and longer ones are read faster
 _STEP = 32  # texts that take a step together
-_ALONE = 1 << 20  # a model with fewer weights is quicker on one core than two are at meeting
+_ALONE = 1 << 23  # a model with fewer weights takes a step in a millisecond on one core, which need not wait for others
 
 
 class Layers(NamedTuple):
@@ -68,12 +68,12 @@ class Room(NamedTuple):
     hidden_codes: Array  # [T, 4d] int16
     steps: Array  # [T]: the scales of codes
     hidden_steps: Array  # [T]
-    tiles: tuple[Tile, ...]  # one a thread
+    tiles: tuple[Tile, ...]  # one a thread, and as many whatever their number, for one version to be compiled
     scores: Array  # [threads, block_size in whole tiles]
     taken: Array  # [products] int64: how many pieces of each are taken
 
 
-@kernel
+@inlined
 def _norm(x: Array, scale: Array, shift: Array, epsilon: float, out: Array) -> None:
     """LayerNorm of x [d]."""
     d = len(x)
@@ -89,7 +89,7 @@ def _norm(x: Array, scale: Array, shift: Array, epsilon: float, out: Array) -> N
         out[i] = (x[i] - mean) * factor * scale[i] + shift[i]
 
 
-@kernel
+@inlined
 def _gelu(x: Array) -> None:
     """x times its sigmoid after a polynomial: the tanh form of GELU, as tanh u = 2 sigmoid(2u) - 1."""
     one, twice, cubic = np.float32(1), np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)
@@ -100,7 +100,7 @@ def _gelu(x: Array) -> None:
         x[i] = x[i] * (one if u >= zero else e) / (one + e)
 
 
-@kernel
+@inlined
 def _attend(q: Array, keys: Array, values: Array, n: int, scores: Array, out: Array) -> None:
     """The values that a query q [k] attends to among n tokens; keys [tiles, k, TILE], values [block_size, k]."""
     size = len(q)
@@ -348,7 +348,7 @@ class CompiledDecoder:
                 hidden_codes=aligned((_PIECE, wider), np.int16),
                 steps=aligned((_PIECE,), np.float32),
                 hidden_steps=aligned((_PIECE,), np.float32),
-                tiles=tuple(make_tile(4 * d) for _ in range(threads)),
+                tiles=tuple(make_tile(4 * d) for _ in range(MAX_THREADS)),
                 scores=aligned((threads, -(-block // TILE) * TILE), np.float32),
                 taken=aligned((4 * config.n_layer + 1,), np.int64),
             )
@@ -356,7 +356,9 @@ class CompiledDecoder:
             self._ids: list[list[int]] = []
             self._slots: list[int] = []
             self._keys, self._values = self._cache(1)
-            self._run([], many=False)  # compiled or loaded here
+            threads, self._threads = self._threads, 1
+            self._run([], many=False)  # compiled or loaded by one thread: an interrupt then leaves no other waiting
+            self._threads = threads
 
     def fresh(self) -> CompiledDecoder:
         """An engine with the same weights and an empty context."""
@@ -384,6 +386,8 @@ class CompiledDecoder:
 
     def step_batch(self, tokens: Sequence[int]) -> Array:
         """Add a token to each text, return the logits [B, V] of the ones after them."""
+        if len(tokens) != len(self._ids):
+            raise ValueError(f"{len(tokens)} tokens for {len(self._ids)} texts")
         self._check([tokens])
         block, half = self.config.block_size, self.config.block_size // 2
         logits = np.empty((len(tokens), self.config.vocab_size), np.float32)
@@ -404,7 +408,8 @@ class CompiledDecoder:
         """Go on with these texts in this order; one that is named twice goes on in two ways."""
         taken: set[int] = set()
         slots = []
-        free = [slot for slot in range(self._keys.shape[1]) if slot not in {self._slots[row] for row in rows}]
+        used = {self._slots[row] for row in rows}
+        free = [slot for slot in range(self._keys.shape[1]) if slot not in used]
         if len(rows) - len(set(rows)) > len(free):
             missing = len(rows) - len(set(rows)) - len(free)
             free += range(self._keys.shape[1], self._keys.shape[1] + missing)
@@ -422,14 +427,13 @@ class CompiledDecoder:
         self._ids, self._slots = [list(self._ids[row]) for row in rows], slots
 
     def most_rows(self, tokens: int) -> int:
-        """How many texts that grow to so many tokens may be in a batch: `BATCH_BYTES` of memory, `MAX_ROWS`.
-
-        Memory that is reserved for a whole block and not used costs little, but not nothing.
-        """
-        reserved: int = (self._keys.nbytes + self._values.nbytes) // self._keys.shape[1]
-        used = reserved * min(tokens, self.config.block_size) // self.config.block_size
-        text = max(used, reserved // 8) + 8 * self.config.vocab_size
-        return max(1, min(MAX_ROWS, BATCH_BYTES // text))
+        """How many texts that grow to so many tokens may be in a batch: `BATCH_BYTES` of memory, `MAX_ROWS`."""
+        c = self.config
+        places = -(-min(tokens, c.block_size) // TILE) * TILE
+        text = 8 * c.n_layer * c.n_embd * places + 8 * c.vocab_size  # keys and values, and logits
+        whole: int = self._keys.nbytes // self._keys.shape[1] * 2
+        # What is reserved and not written takes no memory, but some systems do not reserve more than they have.
+        return max(1, min(MAX_ROWS, BATCH_BYTES // text, 8 * BATCH_BYTES // whole))
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
         size = self.config.vocab_size
@@ -438,16 +442,19 @@ class CompiledDecoder:
 
     def _begin(self, prompts: Sequence[Sequence[int]]) -> None:
         self._check(prompts)
+        if not prompts:
+            raise ValueError("there is no prompt")
+        self._ids, self._slots = [], []
         if len(prompts) > self._keys.shape[1]:
             self._grow(len(prompts))
         self._ids = [list(ids[-self.config.block_size :]) for ids in prompts]
         self._slots = list(range(len(prompts)))
 
     def _cache(self, slots: int) -> tuple[Array, Array]:
-        """Keys and values of so many texts; the system gives memory only to what is written."""
+        """Keys and values of so many texts; only what is written takes memory."""
         c = self.config
         keys = (c.n_layer, slots, c.n_head, -(-c.block_size // TILE), c.head_size, TILE)
-        return np.empty(keys, np.float32), np.empty((c.n_layer, slots, c.n_head, c.block_size, c.head_size), np.float32)
+        return reserved(keys), reserved((c.n_layer, slots, c.n_head, c.block_size, c.head_size))
 
     def _grow(self, slots: int) -> None:
         keys, values = self._keys, self._values

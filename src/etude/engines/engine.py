@@ -122,7 +122,9 @@ def check_engine(name: str, config: GPTConfig | None = None, precision: Precisio
     if stored not in ("float32", precision):
         raise EngineError(f"the model is stored in {stored} and does not run in {precision}; use the original")
     if precision != "float32" and (name != "compiled" or (config is not None and config.architecture != "gpt2")):
-        raise EngineError(f"{precision} runs in the engine compiled alone, and for gpt2 models alone")
+        missing = "" if is_installed("compiled") else ", which needs Numba: pip install 'etude[fast]'"
+        only = "" if config is None or config.architecture == "gpt2" else f", and not for a {config.architecture} model"
+        raise EngineError(f"{precision} runs in the engine compiled alone{only}{missing}")
     if not is_installed(name):
         _, needed, extra = _NEEDS[name]
         raise EngineError(f"the engine {name} needs {needed}: pip install 'etude[{extra}]'")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from types import CellType, FunctionType
@@ -44,6 +45,12 @@ def kernel(function: F) -> F:
     return cast("F", compiled)
 
 
+def inlined(function: F) -> F:
+    """A part of one kernel, compiled into it. As a function of its own it might be taken from another kernel's code,
+    where the compiler may have put its sums in another order: which one would depend on what was loaded before."""
+    return cast("F", numba.njit(function, inline="always", fastmath=True, error_model="numpy", nogil=True))
+
+
 class Weights(NamedTuple):
     """The weights of `micro`, or their gradients: views of one flat array, so that Adam needs one loop.
 
@@ -66,6 +73,16 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     start = -raw.ctypes.data % _ALIGNMENT
     array: Array = raw[start : start + size].view(dtype).reshape(shape)
     return array
+
+
+def reserved(shape: tuple[int, ...]) -> Array:
+    """float32 zeros that take memory a small page at a time, as they are written; NumPy's may come as 2 MB each."""
+    size = math.prod(shape)
+    if not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return np.zeros(shape, np.float32)
+    memory = mmap.mmap(-1, max(1, 4 * size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32, size).reshape(shape)
 
 
 def instructions(function: Callable[..., Any]) -> Any:

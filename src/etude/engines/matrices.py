@@ -73,6 +73,8 @@ def packed(
         flat = np.ascontiguousarray(source, np.float32).reshape(-1)
         flat.flags.writeable = False
         steps = (1, n) if transposed else (k, 1)  # from one row to the next, and within a row
+        if not i:  # compiled or loaded by one thread: an interrupt then leaves no other waiting
+            team().run(_pack, flat[:0], steps, k, numbers[i, :0], scales[i, :0], threads=1)
         for start in range(0, n, _CHUNK):
             chunk = slice(start, min(start + _CHUNK, n))
             team().run(_pack, flat[start * steps[0] :], steps, k, numbers[i, chunk], scales[i, chunk])
@@ -245,6 +247,7 @@ def largest_code(matrix: Matrix, k: int) -> int:
     """
     if matrix.numbers.dtype == np.float32:
         return 0
+    k = -(-k // GROUP) * GROUP  # as it is stored
     return min(32767, (2**31 - 1) // (127 * k) if matrix.numbers.dtype == np.int8 else math.isqrt(_LANE_SUM // k))
 
 

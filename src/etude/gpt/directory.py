@@ -184,7 +184,13 @@ def _weights(directory: Path, config: GPTConfig, beside: dict[str, str]) -> Weig
     numbers = {"float32": np.float32, "int8": np.int8, "int4": np.uint8}[config.precision]
     for name, array in weights.items():
         whole = name.endswith(".numbers") and config.precision != "float32"
-        if (array.dtype != numbers) if whole else (array.dtype.kind != "f"):
+        # What is packed is read at addresses, and must be what it should be to the bit.
+        fits = (
+            array.dtype == (numbers if whole else np.float32)
+            if config.precision != "float32"
+            else array.dtype.kind == "f"
+        )
+        if not fits:
             raise ModelError(f"{path}: {name} is {array.dtype}, which a model in {config.precision} has not there")
     if config.precision == "float32":
         precision = np.result_type(np.float32, *(array.dtype for array in weights.values()))

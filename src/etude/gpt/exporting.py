@@ -84,7 +84,7 @@ def _kind(to: str, dtype: str | None, quantize: str | None) -> str:
         if value is not None and value not in known:
             raise ExportingError(f"{name} {value!r} is none of {', '.join(known)}")
     if quantize is not None and to != "gguf":
-        raise ExportingError(f"--quantize is for gguf, not for {to}")
+        raise ExportingError(f"--quantize is for gguf and etude, not for {to}")
     if quantize is not None and dtype is not None:
         raise ExportingError("--dtype and --quantize exclude each other; give one")
     if dtype == "float16" and to == "onnx":

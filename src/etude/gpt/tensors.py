@@ -57,6 +57,7 @@ class TensorFile:
     def open(path: Path) -> TensorFile:
         """Map a file. Raises `TensorFileError`, or `FileNotFoundError`."""
         try:
+            path.open("rb").close()  # says better than the library why a file cannot be read
             with safe_open(path, framework="numpy") as file:  # checks header, shapes and offsets, reads no tensor
                 metadata = file.metadata() or {}
             mapped = np.asarray(np.memmap(path, np.uint8, "r"))
