@@ -164,7 +164,7 @@ def write_models(folder: Path, config: GPTConfig, libraries: set[str]) -> None:
                 write_gguf(file, config, weights, document, False, ours, None, pure=True)
     if "CTranslate2" in libraries:
         os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-        from ctranslate2.converters import TransformersConverter  # type: ignore[import-untyped]
+        from ctranslate2.converters import TransformersConverter
 
         for kind in ("float32", "int8"):
             converter = TransformersConverter(str(folder / "model"))
@@ -267,7 +267,7 @@ class _Transformers:
 
 class _CTranslate2:
     def __init__(self, kind: str, folder: Path) -> None:
-        import ctranslate2  # type: ignore[import-untyped]
+        import ctranslate2
 
         self._generator = ctranslate2.Generator(
             str(folder / f"ct2-{kind}"), compute_type=kind, intra_threads=_cores(), inter_threads=1
