@@ -3,6 +3,9 @@
 A row of int8 has one scale; of int4 one for every 64 numbers. What such rows are multiplied with is rounded as well, to
 integers of up to 16 bits, so that the sums are exact or nearly so and the processor takes 32 products at once.
 A token's results do not depend on which other tokens it is computed with: every product sums in one fixed order.
+
+A function that raises here is a name alone: Numba compiles the body that its `overload` below picks by the numbers'
+type, and outside of compiled code there is none.
 """
 
 from __future__ import annotations
