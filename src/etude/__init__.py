@@ -111,6 +111,6 @@ def train(
 
     songs, validation_songs = split_songs([song for path in paths for song in read_songs(path)], paths, held_out)
     check_engine(engine or "tensor")
-    from .training.loop import train as train_chords
+    from .training.songs import train as train_chords
 
     return train_chords(songs, validation_songs, directory, chosen, resume, report)

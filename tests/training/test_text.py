@@ -34,7 +34,8 @@ from etude.training.runs import Interrupted, Progress, TrainingError, saved_reci
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
 
-from etude.training.text import begin, draw, encode, learning_rate, train  # noqa: E402 - only where PyTorch is installed
+from etude.training.learner import learning_rate  # noqa: E402 - only where PyTorch is installed
+from etude.training.text import begin, draw, encode, train  # noqa: E402
 
 CLASSIC, FINETUNE = TextRecipe(), cast("TextRecipe", recipe("finetune"))
 SIZES: dict[str, Any] = {"batch_size": 3, "steps": 12, "warmup": 3, "validate_every": 5, "block_size": 16}

@@ -20,7 +20,7 @@ class TensorEngine:
     def __init__(self, config: GPTConfig, weights: Mapping[str, NDArray[Any]]) -> None:
         self.config, self.ids = config, list[int]()
         dtype = torch.float64 if next(iter(weights.values())).dtype == "float64" else torch.float32
-        self._model = GPT2(config, dtype=dtype) if config.architecture == "gpt2" else MicroGPT(config, dtype)
+        self._model = MicroGPT(config, dtype) if config.architecture == "micro" else make_model(config, dtype=dtype)
         self._model.adopt(weights)
         self._model.eval()
 
@@ -40,3 +40,8 @@ class TensorEngine:
     def step(self, token: int) -> NDArray[Any]:
         kept = self.ids if len(self.ids) < self.config.block_size else self.ids[-(self.config.block_size // 2) :]
         return self.start([*kept, token])
+
+
+def make_model(config: GPTConfig, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> GPT2:
+    """A module of the architecture, all zero until it `adopt`s weights; `dropout` is for while it trains."""
+    return GPT2(config, dropout, dtype)

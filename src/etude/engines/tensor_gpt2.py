@@ -152,3 +152,7 @@ class GPT2(nn.Module):
         """Take over the weights of a model directory."""
         for name, parameter in self.named_parameters():
             parameter.copy_(torch.tensor(weights[name]))
+
+    def export(self) -> dict[str, NDArray[Any]]:
+        """The weights as a model directory has them; the arrays are the model's own memory."""
+        return {name: parameter.detach().numpy() for name, parameter in self.named_parameters()}

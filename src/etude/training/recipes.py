@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from etude.errors import EtudeError
 
-_NAMES = ("name", "init")  # fields that say which run it is, and are no settings
+_NAMES = ("name", "architecture", "init")  # fields that say which run it is, and are no settings
 
 
 class RecipeError(EtudeError):
@@ -145,6 +145,7 @@ class TextRecipe:
     """
 
     name: str = "classic"
+    architecture: str = "gpt2"
     init: str = ""
     """The model that it began from, by the name of its directory; empty for none."""
     n_layer: int = 4

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from etude.corpus.text import read_text
-from etude.engines.tensor_gpt2 import GPT2, initial_weights
+from etude.engines.tensor_gpt2 import initial_weights
 from etude.errors import EtudeError
 from etude.files import atomic_write
 from etude.gpt.config import GPTConfig
@@ -34,7 +32,7 @@ from etude.tokens.tokenizer import TokenizerError, read_tokenizer
 from .card import stream_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
 from .evaluation import score_stream
-from .optimizers import adamw
+from .learner import Learner
 from .recipes import RecipeError, TextRecipe
 from .runs import (
     Report,
@@ -174,15 +172,6 @@ def encode(texts: Sequence[str], paths: Sequence[Path], tokenizer: TextTokenizer
     return np.concatenate(parts)
 
 
-def learning_rate(recipe: TextRecipe, step: int) -> float:
-    """The rate of a step, counted from 0: it rises linearly, then falls along half a cosine."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / (recipe.warmup + 1)
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    above = (recipe.learning_rate - recipe.final_learning_rate) * (1 + math.cos(math.pi * done)) / 2
-    return recipe.final_learning_rate + above
-
-
 def draw(ids: Ids, rng: np.random.Generator, batch_size: int, block_size: int) -> Ids:
     """Windows of a stream from random places, each with the token after it: [b, t + 1]."""
     starts = rng.integers(len(ids) - block_size, size=batch_size)
@@ -200,10 +189,7 @@ class _Run:
         self.folder, self.config, self.tokenizer = folder, beginning.config, beginning.tokenizer
         folder.recipe = recipe = beginning.recipe
         self.ids, self.held_out, self.state = ids, held_out, folder.state
-        self.model = GPT2(self.config, recipe.dropout)
-        parameters = list(self.model.parameters())
-        matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim == 1]
-        self.adam = adamw([(matrices, recipe.weight_decay), (others, 0.0)], (recipe.beta1, recipe.beta2))
+        self.learner = Learner(self.config, recipe)
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
         for part in (self.tokenizer.to_json().encode(), ids.data, held_out.data):
             digest.update(hashlib.sha256(part).digest())
@@ -211,7 +197,7 @@ class _Run:
             folder.go_on(digest.hexdigest())
             self._restore()
             return
-        self.model.adopt(beginning.weights)
+        self.learner.adopt(beginning.weights)
         self.state |= {"losses": [], "validation": None}
         folder.directory.mkdir(parents=True, exist_ok=True)
         config_text = (json.dumps(self.config.to_dict(), indent=2) + "\n").encode()
@@ -229,42 +215,24 @@ class _Run:
             rows[0, 0] = self.tokenizer.bos_id  # it stands before every prompt, so it must be known there
         if recipe.dropout:
             torch.manual_seed(int(rng.integers(1 << 63)))
-        self.model.train()
-        loss = self._nats(rows).mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        if recipe.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        self.adam.step()
-        self.adam.zero_grad()
-        found = loss.item()
+        found = self.learner.step(rows, recipe, step)
         self.state["losses"] = [*self.state["losses"], found][-LOSS_STEPS:]
         return found
 
     def validate(self) -> Validation:
         """Score the held-out stream in full, and beside it by nanoGPT's protocol: always the same random batches."""
         recipe = self.folder.recipe
-        self.model.eval()
-        with torch.no_grad():
-            document = score_stream(
-                self.held_out, lambda rows: self._nats(rows).numpy(), recipe.block_size, recipe.batch_size
-            )
-            rng, block_size = np.random.default_rng((recipe.seed, 2)), min(recipe.block_size, len(self.held_out) - 1)
-            drawn = [draw(self.held_out, rng, recipe.batch_size, block_size) for _ in range(RANDOM_BATCHES)]
-            means = [self._nats(rows).mean().item() for rows in drawn]
+        document = score_stream(self.held_out, self.learner.score, recipe.block_size, recipe.batch_size)
+        rng, block_size = np.random.default_rng((recipe.seed, 2)), min(recipe.block_size, len(self.held_out) - 1)
+        drawn = [draw(self.held_out, rng, recipe.batch_size, block_size) for _ in range(RANDOM_BATCHES)]
+        means = [float(self.learner.score(rows).mean()) for rows in drawn]
         document["random"] = {"batches": RANDOM_BATCHES, "nats_per_token": float(np.mean(means))}
         self.state["validation"] = document
         return Validation(document, document["nats_per_token"]["value"])
 
-    def _nats(self, rows: Ids) -> Tensor:
-        """What every token of rows [b, t + 1] but the first costs, [b, t]."""
-        tokens = torch.from_numpy(rows.astype(np.int64))
-        return self.model.nats(tokens[:, :-1], tokens[:, 1:])
-
     def finish(self, corpora: Sequence[str], held_out: str | None) -> dict[str, Any]:
         """Write the model directory; the result of the run."""
-        weights = {name: parameter.detach().numpy() for name, parameter in self.model.named_parameters()}
+        weights = self.learner.weights()
         if not all(np.isfinite(array).all() for array in weights.values()):
             raise TrainingError("the weights are not finite after the last step: try a smaller learning_rate")
         recipe, losses = self.folder.recipe, self.state["losses"]
@@ -281,20 +249,12 @@ class _Run:
         save_model(self.folder.directory, self.config, weights, self.tokenizer, card)
         return result
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Every tensor that the next step depends on."""
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self.model.named_parameters():
-            tensors[f"model.{name}"] = parameter
-            tensors |= {f"adam.{key}.{name}": tensor for key, tensor in self.adam.state[parameter].items()}
-        return tensors
-
     def arrays(self) -> Arrays:
         """What a checkpoint holds."""
-        return {name: tensor.detach().numpy() for name, tensor in self._tensors().items()}
+        return {name: tensor.detach().numpy() for name, tensor in self.learner.tensors().items()}
 
     def _restore(self) -> None:
-        tensors, directory = self._tensors(), self.folder.directory
+        tensors, directory = self.learner.tensors(), self.folder.directory
         check_fit(self.folder.arrays, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, directory)
         if not isinstance(self.state.get("losses"), list) or "validation" not in self.state:
             raise CheckpointError(f"{directory / CHECKPOINT}: damaged; start the run again in another folder")

@@ -95,7 +95,7 @@ def test_muon_treats_stacked_maps_one_by_one_and_decays() -> None:
 
 
 def test_a_run_makes_a_model_directory_that_loads(songs: list[SongDocument], tmp_path: Path) -> None:
-    from etude.training.loop import train
+    from etude.training.songs import train
 
     seen = []
     best = train(songs, songs, tmp_path / "run", TINY, report=lambda progress: seen.append(progress.step))
@@ -109,7 +109,7 @@ def test_a_run_makes_a_model_directory_that_loads(songs: list[SongDocument], tmp
 
 
 def test_a_run_learns(songs: list[SongDocument], tmp_path: Path) -> None:
-    from etude.training.loop import train
+    from etude.training.songs import train
 
     losses: list[float] = []
     train(songs, songs, tmp_path / "run", replace(TINY, steps=120, dropout=0.0), report=lambda p: losses.append(p.loss))
@@ -118,7 +118,7 @@ def test_a_run_learns(songs: list[SongDocument], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 5, 8])
 def test_a_stopped_run_resumes_to_the_same_bytes(songs: list[SongDocument], tmp_path: Path, stop_at: int) -> None:
-    from etude.training.loop import train
+    from etude.training.songs import train
 
     train(songs, songs, tmp_path / "whole", TINY)
 
@@ -163,7 +163,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(songs_file: Path, tmp_path: Path
 
 @pytest.mark.parametrize("stop_at", [1, 20, 24, 25, 26])
 def test_a_run_in_minutes_resumes_wherever_it_stopped(songs: list[SongDocument], tmp_path: Path, stop_at: int) -> None:
-    from etude.training.loop import train
+    from etude.training.songs import train
 
     def stop(progress: object) -> None:
         if getattr(progress, "step", 0) == stop_at:
@@ -181,7 +181,7 @@ def test_a_run_in_minutes_resumes_wherever_it_stopped(songs: list[SongDocument],
 def test_two_threads_give_the_same_bytes_twice(tmp_path: Path, shared_chords: Path) -> None:
     """At real sizes, where gradients are summed by several threads."""
     from etude.corpus.songs import read_songs
-    from etude.training.loop import train
+    from etude.training.songs import train
 
     documents = read_songs(shared_chords / "valid.jsonl.gz")[:60]
     settings = ChordRecipe(n_layer=1, steps=4, batch_size=16)
@@ -195,7 +195,7 @@ def test_a_run_that_exists_is_not_overwritten_and_another_is_not_resumed(
     songs: list[SongDocument], tmp_path: Path
 ) -> None:
     from etude.training.checkpoint import CheckpointError
-    from etude.training.loop import train
+    from etude.training.songs import train
 
     with pytest.raises(CheckpointError, match="no checkpoint to resume"):
         train(songs, songs, tmp_path / "run", TINY, resume=True)
@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     songs: list[SongDocument], tmp_path: Path
 ) -> None:
     from etude.training.checkpoint import load_checkpoint
-    from etude.training.loop import train
+    from etude.training.songs import train
 
     with pytest.raises(TrainingError, match="not finite"):
         train(songs, songs, tmp_path / "run", replace(TINY, learning_rate=1e30, steps=50))
@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
 
 
 def test_a_budget_in_minutes_sets_the_steps_once(songs: list[SongDocument], tmp_path: Path) -> None:
-    from etude.training.loop import train
+    from etude.training.songs import train
 
     steps = []
     train(
