@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from etude.errors import EtudeError
+from etude.gpt.config import Architecture
 
 _NAMES = ("name", "architecture", "init")  # fields that say which run it is, and are no settings
 
@@ -145,7 +146,7 @@ class TextRecipe:
     """
 
     name: str = "classic"
-    architecture: str = "gpt2"
+    architecture: Architecture = "gpt2"
     init: str = ""
     """The model that it began from, by the name of its directory; empty for none."""
     n_layer: int = 4

@@ -118,7 +118,7 @@ def begin(texts: Sequence[str], recipe: TextRecipe, init: Path | None = None) ->
         tokenizer = CharTokenizer.train(texts)
         bos = tokenizer.bos_id
         sizes = (tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, recipe.n_embd)
-        config = GPTConfig("gpt2", *sizes, bos_token_id=bos, eos_token_id=bos)
+        config = GPTConfig(recipe.architecture, *sizes, bos_token_id=bos, eos_token_id=bos)
         return Beginning(config, tokenizer, initial_weights(config, recipe.seed), recipe)
     if recipe.name != "finetune":
         raise RecipeError(f"the recipe {recipe.name} begins from nothing; with --init take finetune, or none")
