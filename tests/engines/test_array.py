@@ -24,9 +24,9 @@ def ids_of(config: GPTConfig, length: int, seed: int = 0, few: int = 5) -> list[
 @pytest.mark.parametrize("length", [1, 2, 7, 32])
 def test_logits_equal_the_tensor_engines(config: GPTConfig, weights: Weights, length: int) -> None:
     from etude.engines.matches import find_matches
-    from etude.engines.tensor import GPT
+    from etude.engines.tensor_modern import ChordGPT
 
-    model = GPT(config)
+    model = ChordGPT(config)
     model.adopt(weights)
     ids = np.array([ids_of(config, length)])
     with torch.no_grad():
@@ -37,9 +37,9 @@ def test_logits_equal_the_tensor_engines(config: GPTConfig, weights: Weights, le
 def test_export_gives_back_what_was_adopted_and_sums_features(
     config: GPTConfig, weights: Weights, tokenizer: ChordTokenizer
 ) -> None:
-    from etude.engines.tensor import GPT
+    from etude.engines.tensor_modern import ChordGPT
 
-    model = GPT(config, tokenizer.features())
+    model = ChordGPT(config, tokenizer.features())
     own, shared = model.wte.own.detach().numpy(), model.wte.shared.detach().numpy()
     assert np.allclose(model.export()["wte"][3], own[3] + shared[tokenizer.features()[3]].sum(axis=0), atol=1e-6)
     model.adopt(weights)

@@ -88,7 +88,7 @@ def test_a_full_block_goes_on_with_its_newest_half() -> None:
 def test_engines_that_cannot_be_asked_for() -> None:
     for name, config, message in (
         ("abacus", CONFIG, "unknown engine 'abacus'; known: scalar, array, compiled, tensor"),
-        ("scalar", GPTConfig("modern", 8, 4, 1, 1, 2), "scalar does not run modern models; these do: array"),
+        ("scalar", GPTConfig("modern", 8, 4, 1, 1, 2), "scalar does not run modern models; these do: array, tensor"),
     ):
         with pytest.raises(EngineError, match=message):
             check_engine(name, config)

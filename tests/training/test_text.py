@@ -34,7 +34,7 @@ from etude.training.runs import Interrupted, Progress, TrainingError, saved_reci
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
 
-from etude.training.learner import learning_rate  # noqa: E402 - only where PyTorch is installed
+from etude.training.learner import schedule  # noqa: E402 - only where PyTorch is installed
 from etude.training.text import begin, draw, encode, train  # noqa: E402
 
 CLASSIC, FINETUNE = TextRecipe(), cast("TextRecipe", recipe("finetune"))
@@ -226,10 +226,10 @@ def test_windows_are_a_function_of_the_generator_and_reach_every_place() -> None
 
 
 def test_the_rate_rises_and_falls_as_nanogpts() -> None:
-    rates = [learning_rate(CLASSIC, step) for step in (0, 99, 100, 1050, 1999)]
+    rates = [1e-3 * schedule(CLASSIC, step) for step in (0, 99, 100, 1050, 1999)]
     assert rates == pytest.approx([1e-3 / 101, 1e-3 * 100 / 101, 1e-3, 5.5e-4, 1e-4], rel=1e-3)
-    assert learning_rate(replace(CLASSIC, steps=5, warmup=50), 4) == pytest.approx(1e-3 * 5 / 51)
-    assert learning_rate(replace(CLASSIC, warmup=0), 0) == 1e-3
+    assert schedule(replace(CLASSIC, steps=5, warmup=50), 4) == pytest.approx(5 / 51)
+    assert schedule(replace(CLASSIC, warmup=0), 0) == 1
 
 
 def test_the_first_step_by_hand(text_file: Path, tmp_path: Path) -> None:

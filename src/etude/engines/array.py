@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from etude.gpt.config import N_MATCH, GPTConfig
+from etude.gpt.config import N_MATCH, NGRAMS, GPTConfig
 
 from .engine import BATCH_BYTES, MAX_ROWS
 from .matches import MatchFinder
+from .ngrams import ngram_rows
 
 Array = NDArray[Any]  # float32 or float64
 Note = Callable[[str, Array], Array]
@@ -337,21 +338,12 @@ class ArrayEngine:
         w, note = self.weights, self._note
         ids, positions = self._tokens(new)
         positions = np.arange(positions.start, positions.stop) if len(new) == 1 else positions.ravel()  # [t]
-        # The first token stands before itself.
-        before = np.concatenate([[text.ids[-1] if text.ids else new_ids[0], *new_ids[:-1]] for text, new_ids in new])
-        matches = [text.matches.add(np.array([token])) for text, new_ids in new for token in new_ids]
-        found = np.concatenate([each for each, _ in matches])  # [t, N_MATCH]
-        lengths = np.concatenate([each for _, each in matches])  # [t, N_MATCH]
-        note("found", found), note("lengths", lengths)
-
         x = note("wte", w["wte"][ids])  # [t, d]
-        apart = (*x.shape[:-1], -1)  # what follows is of the shape of x
-        x = x + note("previous", times(w["wte"][before].reshape(x.shape), w["previous"].T))  # [t, d]
-        for m in range(N_MATCH):
-            seen = (lengths[:, m] > 0).reshape(apart)  # [t, 1]
-            copied = times(w["wte"][found[:, m]].reshape(x.shape), w["match"][m].T)  # [t, d]
-            x = x + note(f"match.{m}", np.where(seen, copied, 0))  # [t, d]
-            x = x + note(f"match_length.{m}", w["match_length"][m][lengths[:, m]].reshape(x.shape))  # [t, d]
+        if self.config.ngram_rows:
+            x = x + note("ngrams", self._ngrams(new).reshape(x.shape))  # [t, d]
+        else:
+            found, lengths = self._matches(new)  # [t, N_MATCH] each
+            x = self._matched(x, new, found, lengths)  # [t, d]
         x = note("resid_pre", rms_norm(note("embed", x)))
         for layer in range(self.config.n_layer):
             name = f"h.{layer}"
@@ -363,15 +355,47 @@ class ArrayEngine:
             hidden = self._product(f"{name}.mlp.c_fc", note(f"{name}.ln_2", rms_norm(x)))  # [t, d] -> [t, 4d]
             hidden = note(f"{name}.mlp.act", np.square(np.maximum(hidden, 0)))
             x = note(f"{name}.resid_post", x + self._product(f"{name}.mlp.c_proj", hidden))  # [t, 4d] -> [t, d]
+        logits = note("lm_head", self._flat(self.head(self._done(new, x, last_only))))  # [t, V] or [B, V]
+        if self.config.ngram_rows:
+            return logits
         if last_only:
             last = np.cumsum([len(new_ids) for _, new_ids in new]) - 1
             found, lengths = found[last], lengths[last]  # [B, N_MATCH] each
-        logits = note("lm_head", self._flat(self.head(self._done(new, x, last_only))))  # [t, V] or [B, V]
         rows = np.arange(len(logits))
         for m in range(N_MATCH):
             gate = np.where(lengths[:, m] > 0, w["match_gate"][m][lengths[:, m]], 0)  # [t]
             logits[rows, found[:, m]] += note(f"match_gate.{m}", gate)
         return logits
+
+    def _ngrams(self, new: _New) -> Array:
+        """The sum of the rows of each new token's n-grams, [t, d]."""
+        rows = []
+        for text, ids in new:
+            context = np.array([[*text.ids[-max(NGRAMS) + 1 :], *ids]])
+            rows.append(ngram_rows(context, self.config.ngram_rows)[0, -len(ids) :])  # [t, lengths]
+        summed: Array = self.weights["ngrams"][np.concatenate(rows)].sum(axis=1)  # [t, lengths, d] -> [t, d]
+        return summed
+
+    def _matches(self, new: _New) -> tuple[Array, Array]:
+        """Continuations of earlier matches and the lengths of these, after each new token: [t, N_MATCH] each."""
+        matches = [text.matches.add(np.array([token])) for text, ids in new for token in ids]
+        found = np.concatenate([each for each, _ in matches])
+        lengths = np.concatenate([each for _, each in matches])
+        return self._note("found", found), self._note("lengths", lengths)
+
+    def _matched(self, x: Array, new: _New, found: Array, lengths: Array) -> Array:
+        """x [t, d] with what is known of the token before, and of what came after matches [t, N_MATCH]: [t, d]."""
+        w, note = self.weights, self._note
+        # The first token stands before itself.
+        before = np.concatenate([[text.ids[-1] if text.ids else ids[0], *ids[:-1]] for text, ids in new])
+        apart = (*x.shape[:-1], -1)  # what follows is of the shape of x
+        x = x + note("previous", times(w["wte"][before].reshape(x.shape), w["previous"].T))  # [t, d]
+        for m in range(N_MATCH):
+            seen = (lengths[:, m] > 0).reshape(apart)  # [t, 1]
+            copied = times(w["wte"][found[:, m]].reshape(x.shape), w["match"][m].T)  # [t, d]
+            x = x + note(f"match.{m}", np.where(seen, copied, 0))  # [t, d]
+            x = x + note(f"match_length.{m}", w["match_length"][m][lengths[:, m]].reshape(x.shape))  # [t, d]
+        return x
 
     def _product(self, name: str, x: Array) -> Array:
         """x [t, in] through a matrix [out, in] of `micro` or `modern`: [t, out]."""

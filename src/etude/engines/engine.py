@@ -18,7 +18,7 @@ ENGINES: dict[str, tuple[Architecture, ...]] = {
     "scalar": ("micro",),
     "array": ("micro", "gpt2", "modern"),
     "compiled": ("micro", "gpt2"),
-    "tensor": ("micro", "gpt2"),
+    "tensor": ("micro", "gpt2", "modern"),
 }
 """Each engine's name, and the architectures that it runs."""
 

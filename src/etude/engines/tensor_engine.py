@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from etude.gpt.config import GPTConfig
 
+from . import tensor_gpt2
 from .tensor_gpt2 import GPT2
 from .tensor_micro import MicroGPT
+from .tensor_modern import TextGPT
 
 
 class TensorEngine:
@@ -42,6 +44,21 @@ class TensorEngine:
         return self.start([*kept, token])
 
 
-def make_model(config: GPTConfig, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> GPT2:
-    """A module of the architecture, all zero until it `adopt`s weights; `dropout` is for while it trains."""
+def make_model(
+    config: GPTConfig, dropout: float = 0.0, dtype: torch.dtype = torch.float32, compute: torch.dtype = torch.float32
+) -> GPT2 | TextGPT:
+    """A module to train, with random weights until it `adopt`s others; `dropout` is for while it trains.
+
+    `compute` is what `modern` multiplies in while it trains.
+    """
+    if config.architecture == "modern":
+        return TextGPT(config, dropout, compute)
     return GPT2(config, dropout, dtype)
+
+
+def initial_weights(config: GPTConfig, seed: int) -> dict[str, NDArray[Any]]:
+    """What a new model of text begins with; a seed gives the same."""
+    if config.architecture == "modern":
+        torch.manual_seed(seed)
+        return TextGPT(config).export()
+    return dict(tensor_gpt2.initial_weights(config, seed))

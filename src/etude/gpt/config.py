@@ -21,12 +21,17 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 N_MATCH = 2
 MAX_MATCH = 12
 
+# Or it knows the last tokens by sight: for each of these lengths there is a table of rows, of which the last so many
+# tokens have one, found by hashing them. Row 0 is zero and stands for an n-gram that begins before the context does.
+NGRAMS = (2, 3, 4, 5)
+
 # How a matrix in fewer bits is stored: rows and the numbers in them are rounded up with zeros to multiples of these. In
 # int4 a group of so many numbers of a row has a scale of its own, in int8 the row has.
 ROWS = 16
 GROUP = 64
 
 _LARGEST = {"vocab_size": 1 << 20, "block_size": 1 << 20, "n_layer": 1 << 10, "n_head": 1 << 10, "n_embd": 1 << 16}
+_MOST_ROWS = 1 << 24
 
 # What a `gpt2` document of Hugging Face may say, with its default, and the values with which it is GPT-2 as OpenAI
 # released it, the one that the engines compute. (`transformers.GPT2Config`; the two GELUs are the same tanh formula.)
@@ -68,6 +73,8 @@ class GPTConfig:
     """Ends a text."""
     precision: Precision = "float32"
     """What the matrices are stored in. Fewer bits run in the `compiled` engine alone."""
+    ngram_rows: int = 0
+    """Only `modern`: rows of the table for each length of n-gram, or 0 for a model that looks up matches instead."""
 
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
@@ -80,6 +87,9 @@ class GPTConfig:
             raise ConfigError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
         if self.architecture == "modern" and self.head_size % 2:
             raise ConfigError(f"rotary positions need an even head size, not {self.head_size}")
+        rows = self.ngram_rows
+        if type(rows) is not int or not 0 <= rows <= _MOST_ROWS or (rows and self.architecture != "modern"):
+            raise ConfigError(f"ngram_rows must be from 0 to {_MOST_ROWS:,}, and 0 but for modern, not {rows!r}")
         epsilon = self.layer_norm_epsilon
         if not isinstance(epsilon, float) or not 0 < epsilon < 1:
             raise ConfigError(f"layer_norm_epsilon must be a number between 0 and 1, not {epsilon!r}")
@@ -102,7 +112,8 @@ class GPTConfig:
     def to_dict(self) -> dict[str, Any]:
         """The document of `config.json`; for `gpt2` in float32 it is one that `transformers` reads."""
         if self.architecture != "gpt2":
-            return {name: getattr(self, name) for name in ("architecture", *_LARGEST)}
+            names = ("architecture", *_LARGEST, *(("ngram_rows",) if self.ngram_rows else ()))
+            return {name: getattr(self, name) for name in names}
         if self.precision != "float32":  # what `transformers` would fill with random numbers must not look like its own
             return asdict(self)
         return {
@@ -130,6 +141,8 @@ class GPTConfig:
         names = ["architecture", *_LARGEST]
         if document.get("precision", "float32") != "float32":
             names = [field.name for field in fields(GPTConfig)]
+        if "ngram_rows" in document and "ngram_rows" not in names:
+            names.append("ngram_rows")
         _require(document, names)
         return GPTConfig(**{name: document[name] for name in names})
 
@@ -239,15 +252,15 @@ def _micro_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 def _modern_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     v, d = config.vocab_size, config.n_embd
-    shapes: dict[str, tuple[int, ...]] = {
-        "wte": (v, d),
-        "previous": (d, d),
-        "match": (N_MATCH, d, d),
-        "match_length": (N_MATCH, MAX_MATCH + 1, d),
-        "match_gate": (N_MATCH, MAX_MATCH + 1),
-        "lm_head": (v, d),
-        "lm_bias": (v,),
-    }
+    shapes: dict[str, tuple[int, ...]] = {"wte": (v, d)}
+    if config.ngram_rows:
+        shapes["ngrams"] = (1 + len(NGRAMS) * config.ngram_rows, d)
+    else:
+        shapes["previous"] = (d, d)
+        shapes["match"] = (N_MATCH, d, d)
+        shapes["match_length"] = (N_MATCH, MAX_MATCH + 1, d)
+        shapes["match_gate"] = (N_MATCH, MAX_MATCH + 1)
+    shapes["lm_head"], shapes["lm_bias"] = (v, d), (v,)
     for layer in range(config.n_layer):
         shapes[f"h.{layer}.attn.c_attn"] = (3 * d, d)
         shapes[f"h.{layer}.attn.c_proj"] = (d, d)

@@ -1,7 +1,8 @@
 """Muon for the matrices of the layers: momentum whose singular values are all made about one.
 
 Keller Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the quintic's coefficients are
-theirs. Everything else is trained by PyTorch's fused AdamW (Loshchilov and Hutter 2019).
+theirs. A large table of which a step touches few rows has an optimiser that touches no others. Everything else is
+trained by PyTorch's fused AdamW (Loshchilov and Hutter 2019).
 """
 
 from __future__ import annotations
@@ -86,3 +87,30 @@ class Muon:
     def zero_grad(self) -> None:
         for matrix in self.matrices:
             matrix.grad = None
+
+
+class Rows:
+    """RMSProp for the rows of a table [n, d] that a step has touched: each row over the root of its mean square so far.
+
+    The mean forgets at the pace of the row's own steps (Adam's correction included), not of all steps: a row that is
+    seen once in a thousand steps has not forgotten. Row 0 stays as it is.
+    """
+
+    def __init__(self, table: Tensor, beta: float = 0.95) -> None:
+        self.table, self.beta = table, beta
+        self.mean_squares = torch.zeros(len(table), 1, device=table.device)
+        self.steps = torch.zeros(len(table), 1, device=table.device)
+
+    @torch.no_grad()
+    def step(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
+        """Each of the rows [n, lengths] had a part in a sum whose gradient is [n, d]."""
+        touched, places = torch.unique(rows, return_inverse=True)  # [u], [n, lengths]
+        total = torch.zeros(len(touched), gradient.shape[1], device=gradient.device)
+        for column in places.unbind(1):
+            total.index_add_(0, column, gradient)  # [u, d]
+        steps = self.steps[touched] + 1
+        mean_squares = torch.lerp(self.mean_squares[touched], total.square().mean(1, keepdim=True), 1 - self.beta)
+        self.steps[touched], self.mean_squares[touched] = steps, mean_squares
+        size = (mean_squares / (1 - self.beta**steps)).sqrt() + 1e-12  # [u, 1]
+        total[touched == 0] = 0
+        self.table.index_add_(0, touched, total / size, alpha=-learning_rate)

@@ -177,6 +177,16 @@ class TextRecipe:
     """AdamW's decoupled decay of matrices and embeddings; norms and biases have none."""
     clip: float = 1.0
     """A gradient longer than this is shortened to it; 0 for never."""
+    matrix_learning_rate: float = 0.0
+    """Muon's rate for the matrices of the layers, `modern` alone; in others AdamW trains them too."""
+    ngram_rows: int = 0
+    """Rows of the table for each length of n-gram, `modern` alone."""
+    ngram_learning_rate: float = 0.0
+    """RMSProp's rate for those rows."""
+    ngram_dropout: float = 0.0
+    """Share of the n-grams of a window that are hidden while training."""
+    precision: str = "float32"
+    """What products are computed in while training: float32 or bfloat16."""
     validate_every: int = 500
     """Steps between validations."""
     seed: int = 1337
@@ -186,9 +196,11 @@ class TextRecipe:
         _check(self, ("batch_size", "steps", "validate_every"))
         if self.block_size == 1:
             raise RecipeError("block_size must be at least 2, not 1")
-        for name in ("beta1", "beta2", "dropout"):
+        for name in ("beta1", "beta2", "dropout", "ngram_dropout"):
             if getattr(self, name) >= 1:
                 raise RecipeError(f"{name} must be below 1")
+        if self.precision not in ("float32", "bfloat16"):
+            raise RecipeError(f"precision must be float32 or bfloat16, not {self.precision!r}")
         if self.final_learning_rate > self.learning_rate:
             raise RecipeError(f"final_learning_rate must be at most learning_rate, {self.learning_rate:g}")
 
@@ -199,6 +211,11 @@ RECIPES: dict[str, Recipe] = {
     "chords": ChordRecipe(),
     "micro": MicroRecipe(),
     "classic": TextRecipe(),
+    "modern": TextRecipe(
+        name="modern", architecture="modern", warmup=10, learning_rate=1e-2, final_learning_rate=0.0, beta2=0.95,
+        weight_decay=0.0, clip=0.0, matrix_learning_rate=0.02, ngram_rows=1 << 14, ngram_learning_rate=0.02,
+        precision="bfloat16",
+    ),
     "finetune": TextRecipe(
         name="finetune", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4, steps=200, warmup=20,
         learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100,

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from etude.corpus.text import read_text
-from etude.engines.tensor_gpt2 import initial_weights
+from etude.engines.tensor_engine import initial_weights
 from etude.errors import EtudeError
 from etude.files import atomic_write
 from etude.gpt.config import GPTConfig
@@ -118,7 +118,10 @@ def begin(texts: Sequence[str], recipe: TextRecipe, init: Path | None = None) ->
         tokenizer = CharTokenizer.train(texts)
         bos = tokenizer.bos_id
         sizes = (tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, recipe.n_embd)
-        config = GPTConfig(recipe.architecture, *sizes, bos_token_id=bos, eos_token_id=bos)
+        ends = bos if recipe.architecture == "gpt2" else None  # others do not say so themselves
+        config = GPTConfig(
+            recipe.architecture, *sizes, bos_token_id=ends, eos_token_id=ends, ngram_rows=recipe.ngram_rows
+        )
         return Beginning(config, tokenizer, initial_weights(config, recipe.seed), recipe)
     if recipe.name != "finetune":
         raise RecipeError(f"the recipe {recipe.name} begins from nothing; with --init take finetune, or none")
