@@ -61,6 +61,7 @@ def train(
     engine: str | None = None,
     validation: str | Path | None = None,
     resume: bool = False,
+    size: int | None = None,
     report: Report | None = None,
     say: Callable[[str], None] | None = None,
     **settings: Any,
@@ -71,12 +72,13 @@ def train(
     `finetune` to go on with `init`, a GPT-2 model directory, on a stream. By default it is `finetune` where there is an
     `init`, else `chords`; a resumed run keeps the one it was begun with. `engine` is for `micro`: scalar, compiled or
     tensor (default: the fastest that is installed). `validation` is a file of songs (default: `valid.*` beside
-    `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). The settings
-    are the recipe's fields, `report` is called as the run goes on, `say` with remarks.
+    `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). `size` is the
+    number of layers, and sets width, heads and rates to match. The settings are the recipe's fields, `report` is called
+    as the run goes on, `say` with remarks.
     """
     from pathlib import Path
 
-    from .training.recipes import MicroRecipe, RecipeError, TextRecipe, with_settings
+    from .training.recipes import MicroRecipe, RecipeError, TextRecipe, sized, with_settings
     from .training.recipes import recipe as find_recipe
     from .training.runs import saved_recipe
 
@@ -85,6 +87,10 @@ def train(
     chosen = saved_recipe(directory) if resume else find_recipe(recipe or ("chords" if init is None else "finetune"))
     if recipe not in (None, chosen.name):
         raise RecipeError(f"{output} was begun with the recipe {chosen.name}, not {recipe}; resume without --recipe")
+    if size is not None:
+        if resume:
+            raise RecipeError(f"{output} has its size already; resume without --size")
+        chosen = sized(chosen, size)
     chosen = with_settings(chosen, (f"{key}={value}" for key, value in settings.items()))
     report, say = report or (lambda progress: None), say or (lambda message: None)
     model = None if init is None else Path(init)

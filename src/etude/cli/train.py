@@ -63,6 +63,12 @@ def register(app: typer.Typer) -> None:
                 show_default="songs: valid.* beside the corpus, or a twentieth of it; micro: none; text: a tenth",
             ),
         ] = None,
+        size: Annotated[
+            int | None,
+            typer.Option(
+                help="Layers; width, heads and rates follow.", show_default="the recipe's", min=1, max=1 << 10
+            ),
+        ] = None,
         steps: Annotated[int | None, typer.Option(help="Optimiser steps.", show_default="the recipe's", min=1)] = None,
         minutes: Annotated[
             float | None,
@@ -100,7 +106,8 @@ def register(app: typer.Typer) -> None:
         with _Progress() as report:
             result = etude.train(
                 corpus, output, recipe,
-                init=init, engine=engine, validation=validation, resume=resume, report=report, say=say, **chosen,
+                init=init, engine=engine, validation=validation, resume=resume, size=size,
+                report=report, say=say, **chosen,
             )  # fmt: skip
         if "top1" not in result:
             _tell_text(output, result, as_json)

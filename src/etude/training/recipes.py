@@ -230,6 +230,26 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def sized(recipe: _R, size: int) -> _R:
+    """The recipe with `size` layers, and the rest to match: width in the same proportion, heads as wide as before.
+
+    AdamW's rates fall with the root of the width; Muon's, whose steps have a size of their own, stays, as do steps and
+    batch. Raises `RecipeError`.
+    """
+    if not recipe.n_layer:
+        raise RecipeError(
+            f"the recipe {recipe.name} takes its sizes from the model that it begins from, not from --size"
+        )
+    if size < 1:
+        raise RecipeError(f"size is a number of layers and at least 1, not {size}")
+    head_size = recipe.n_embd // recipe.n_head
+    heads = max(1, round(recipe.n_embd * size / recipe.n_layer / head_size))
+    share = math.sqrt(recipe.n_embd / (heads * head_size))
+    rates = ("learning_rate", "final_learning_rate")
+    changes: dict[str, Any] = {name: getattr(recipe, name) * share for name in rates if hasattr(recipe, name)}
+    return replace(recipe, n_layer=size, n_head=heads, n_embd=heads * head_size, **changes)
+
+
 def with_settings(recipe: _R, settings: Iterable[str]) -> _R:
     """Apply `key=value` settings. Raises `RecipeError`, with the nearest key where one is unknown."""
     known = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe) if field.name not in _NAMES}
