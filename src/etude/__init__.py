@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .composer import Composition
     from .gpt.config import Precision
     from .model import ChordModel, Prompt, TextModel
-    from .training.runs import Report
+    from .training.recipes import Recipe
+    from .training.runs import Report, RunResult
 
 __version__ = "0.1.0"
 __all__ = ["compose", "load", "train"]
@@ -64,9 +65,10 @@ def train(
     size: int | None = None,
     report: Report | None = None,
     say: Callable[[str], None] | None = None,
+    tensorboard: bool = False,
     **settings: Any,
-) -> dict[str, Any]:
-    """Train on files of songs or of text into a model directory; returns its scores.
+) -> RunResult:
+    """Train on files of songs or of text into a model directory; returns its scores, which a notebook shows as a plot.
 
     `recipe` is `chords` for songs, `micro` for text with a document a line, `classic` for text as one stream, and
     `finetune` to go on with `init`, a GPT-2 model directory, on a stream. By default it is `finetune` where there is an
@@ -74,13 +76,14 @@ def train(
     tensor (default: the fastest that is installed). `validation` is a file of songs (default: `valid.*` beside
     `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). `size` is the
     number of layers, and sets width, heads and rates to match. The settings are the recipe's fields, `report` is called
-    as the run goes on, `say` with remarks.
+    as the run goes on, `say` with remarks. With `tensorboard` the run's folder has an event file for TensorBoard too, of
+    all steps, also those before a resumption.
     """
     from pathlib import Path
 
-    from .training.recipes import MicroRecipe, RecipeError, TextRecipe, sized, with_settings
+    from .training.recipes import RecipeError, TextRecipe, sized, with_settings
     from .training.recipes import recipe as find_recipe
-    from .training.runs import saved_recipe
+    from .training.runs import RunResult, naming_checkpoint, saved_recipe
 
     directory, held_out = Path(output), None if validation is None else Path(validation)
     paths = [Path(path) for path in ([corpus] if isinstance(corpus, (str, Path)) else corpus)]
@@ -96,12 +99,33 @@ def train(
     model = None if init is None else Path(init)
     if model is not None and not isinstance(chosen, TextRecipe):
         raise RecipeError(f"the recipe {chosen.name} begins from nothing; with --init take finetune, or none")
+    with naming_checkpoint(directory, resume):
+        found = _train(paths, held_out, directory, chosen, model, engine, resume, report, say, tensorboard)
+    return RunResult(found, directory)
+
+
+def _train(
+    paths: list[Path],
+    held_out: Path | None,
+    directory: Path,
+    chosen: Recipe,
+    model: Path | None,
+    engine: str | None,
+    resume: bool,
+    report: Report,
+    say: Callable[[str], None],
+    tensorboard: bool,
+) -> dict[str, Any]:
+    from .training.recipes import MicroRecipe, TextRecipe
+
     if isinstance(chosen, MicroRecipe):
         from .corpus.text import read_documents
         from .training.micro import train as train_micro
 
         kept_apart = None if held_out is None else read_documents([held_out])
-        return train_micro(read_documents(paths), kept_apart, directory, chosen, engine, resume, report, say)
+        return train_micro(
+            read_documents(paths), kept_apart, directory, chosen, engine, resume, report, say, tensorboard
+        )
 
     from .engines.engine import ENGINES, EngineError, check_engine
 
@@ -111,7 +135,7 @@ def train(
         check_engine(engine or "tensor")
         from .training.text import train as train_text
 
-        return train_text(paths, held_out, directory, chosen, model, resume, report, say)
+        return train_text(paths, held_out, directory, chosen, model, resume, report, say, tensorboard)
 
     from .corpus.songs import read_songs, split_songs
 
@@ -119,4 +143,4 @@ def train(
     check_engine(engine or "tensor")
     from .training.songs import train as train_chords
 
-    return train_chords(songs, validation_songs, directory, chosen, resume, report)
+    return train_chords(songs, validation_songs, directory, chosen, resume, report, tensorboard)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from etude.corpus.text import read_documents, read_text
 from etude.engines.array import ArrayEngine
 from etude.engines.engine import (
     ENGINES,
@@ -21,6 +24,7 @@ from etude.engines.engine import (
     check_engine,
     default_engine,
     in_batches,
+    is_installed,
     make_engine,
 )
 from etude.errors import EtudeError
@@ -35,8 +39,10 @@ from etude.sampling import GREEDY, Sampling, StopFilter, probabilities
 from etude.tokens.bpe import BPETokenizer, StreamDecoder
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
+from etude.training import text_scores
 from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
 from etude.training.ngram import NGramModel
+from etude.training.recipes import RECIPE
 
 BUNDLED = ("chords",)
 TOKENS = 100  # that GPT-2 adds, unless it is told
@@ -263,9 +269,12 @@ class TextModel:
         engine: str | None = None,
         name: str = "model",
         precision: Precision | None = None,
+        window: int | None = None,
     ) -> None:
         self.config: GPTConfig = model.config
+        self.window = window or self.config.block_size
         self.engine_name, self.precision = engine or default_engine(model.config), precision or model.config.precision
+        self._asked = engine
         check_engine(self.engine_name, model.config, self.precision)
         self.tokenizer, self.name = tokenizer, name
         self.card = model.card
@@ -376,6 +385,40 @@ class TextModel:
         most = self.default_max_tokens if max_tokens is None else max_tokens
         return Plan(most, sampling or Sampling(), seed, size, lambda last: allowed, self.end_id)
 
+    @property
+    def scorer(self) -> str:
+        """The engine that `evaluate` takes: the one asked for, else tensor where it is installed and runs the model."""
+        batched = self.config.architecture in ENGINES["tensor"] and is_installed("tensor")
+        return self._asked or ("tensor" if batched and self.precision == "float32" else self.engine_name)
+
+    def evaluate(
+        self,
+        corpus: str | Path | Sequence[str | Path],
+        block_size: int | None = None,
+        say: Callable[[str], None] = unsaid,
+        watch: Callable[[Sequence[int]], Iterable[int]] = lambda batches: batches,
+    ) -> dict[str, Any]:
+        """What files of text cost this model: `training.text_scores.score` says what is in the document.
+
+        The files are a stream, each beginning with BOS, in windows of `block_size` tokens; for `micro` documents a
+        line. By default the windows are those that the run which made the model was validated in, else its block.
+        Raises `CorpusError`, `TokenizerError`, or `EtudeError` for another block.
+        """
+        config, tokenizer = self.config, self.tokenizer
+        paths = [Path(path) for path in ([corpus] if isinstance(corpus, (str, Path)) else corpus)]
+        block_size = block_size or self.window
+        if not 2 <= block_size <= config.block_size:
+            raise EtudeError(f"the block must be 2 to {config.block_size:,} tokens in this model, not {block_size:,}")
+        if config.architecture == "micro" and isinstance(tokenizer, CharTokenizer):
+            documents = [np.array(tokenizer.document(text)) for text in read_documents(paths)]
+        else:
+            documents = [text_scores.encode([read_text(path) for path in paths], paths, tokenizer, config)]
+        if max(map(len, documents), default=0) < 2:
+            raise EtudeError(f"{', '.join(map(str, paths))}: no two tokens in it, so there is nothing to score")
+        engine = make_engine(self.scorer, config, self._weights, say, self.precision)
+        by_window, nats = config.architecture != "micro", text_scores.costs(engine)
+        return text_scores.score(documents, nats, tokenizer, block_size, by_window, watch)
+
     def trace(self, prompt: str = "", top: int = 10, steps: int = 0, keep: Sequence[str] = ("*",)) -> Trace:
         """Every number of a pass of the `array` engine over the prompt and at most `steps` likeliest tokens after it.
 
@@ -411,11 +454,20 @@ def load(name: str | Path, engine: str | None = None, precision: Precision | Non
     path = model_directory(name)
     model = load_model(path)
     if not isinstance(model.tokenizer, ChordTokenizer):
-        return TextModel(model, model.tokenizer, engine, path.resolve().name, precision)
+        return TextModel(model, model.tokenizer, engine, path.resolve().name, precision, _window(path))
     if engine in ENGINES and engine != "array":
         raise EngineError(f"{name} is a chord model, which runs in the engine array, not in {engine}")
     check_engine(engine or "array", model.config, precision)
     return ChordModel(model, model.tokenizer, path)
+
+
+def _window(path: Path) -> int | None:
+    """The windows that the run in a folder was validated in, which may be shorter than the model's block."""
+    try:
+        window = json.loads((path / RECIPE).read_bytes()).get("block_size")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return window if isinstance(window, int) and window >= 2 else None
 
 
 def model_directory(name: str | Path) -> Path:

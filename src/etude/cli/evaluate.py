@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +13,10 @@ from rich.progress import track
 from rich.table import Table
 
 from etude.corpus.songs import read_songs
-from etude.model import load_chords
+from etude.model import TextModel, load
 from etude.training import evaluation
 
-from .options import JsonOption, print_json
+from .options import JsonOption, print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -23,15 +25,38 @@ def register(app: typer.Typer) -> None:
     @app.command("eval")
     def evaluate(
         model: Annotated[str, typer.Argument(help="A bundled model (chords) or a model directory.")],
-        corpus: Annotated[list[Path], typer.Argument(help="Files of songs: .jsonl or .jsonl.gz.")],
-        baselines: Annotated[bool, typer.Option(help="Score the model's n-gram baselines too.")] = True,
+        corpus: Annotated[
+            list[Path], typer.Argument(help="Files of songs (.jsonl), or of text for a model of text; .gz or not.")
+        ],
+        baselines: Annotated[bool, typer.Option(help="Of chords: score the model's n-gram baselines too.")] = True,
+        engine: Annotated[
+            str | None,
+            typer.Option(help="Of text: what computes.", show_default="tensor, where it is installed, or the fastest"),
+        ] = None,
+        block_size: Annotated[
+            int | None,
+            typer.Option(
+                help="Of text: tokens in a window; each is scored with at least half of that before it.",
+                show_default="the one its run validated with, or the model's",
+                min=2,
+            ),
+        ] = None,
         as_json: JsonOption = False,
     ) -> None:
         """Score every change of every song but its first: accuracy and nats a chord, for first occurrences and repeats.
 
+        For a model of text score every token: nats and bits by token, character and byte, and perplexity.
+
         Example: etude eval chords songs.jsonl.gz
+
+        Example: etude eval my-gpt2 letters.txt
         """
-        loaded = load_chords(model)
+        loaded = load(model, engine)
+        if isinstance(loaded, TextModel):
+            _evaluate_text(loaded, model, corpus, block_size, as_json)
+            return
+        if block_size is not None:
+            raise typer.BadParameter(f"--block-size is for models of text, and {model} is one of chords")
         songs = [song for path in corpus for song in read_songs(path)]
         subjects = {model: loaded.predictor()}
         if baselines:
@@ -47,6 +72,30 @@ def register(app: typer.Typer) -> None:
             print_json(document)
         else:
             _print({model: document, **documents})
+
+
+def _evaluate_text(model: TextModel, name: str, corpus: list[Path], block_size: int | None, as_json: bool) -> None:
+    error = Console(stderr=True)
+    began = time.monotonic()
+
+    def watch(batches: Sequence[Any]) -> Iterable[Any]:
+        nonlocal began
+        began = time.monotonic()  # reading and tokenizing is over
+        return track(batches, description=name, console=error, disable=not error.is_terminal, transient=True)
+
+    document = model.evaluate(corpus, block_size, say, watch)
+    rate = document["tokens"] / max(1e-9, time.monotonic() - began)
+    say(f"engine {model.scorer}: {rate:,.0f} tokens a second")
+    if as_json:
+        print_json(document)
+        return
+    table = Table(title=f"{document['tokens']:,} tokens, {document['characters']:,} characters (± standard error)")
+    table.add_column(name, style="bold")
+    table.add_column("value", justify="right")
+    for key, measured in document.items():
+        if isinstance(measured, dict):
+            table.add_row(key.replace("_per_", " a "), _cell(measured, 1, 4, ""))
+    Console().print(table)
 
 
 def _print(documents: dict[str, dict[str, Any]]) -> None:

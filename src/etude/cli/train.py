@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SAMPLES = 5
 _LINE_STEPS, _LINE_SECONDS = 100, 5.0
+_SHOWN = 90  # characters of a sample
 
 
 def register(app: typer.Typer) -> None:
@@ -77,6 +78,9 @@ def register(app: typer.Typer) -> None:
         seed: Annotated[
             int | None, typer.Option(help="The same seed gives the same model.", show_default="the recipe's", min=0)
         ] = None,
+        tensorboard: Annotated[
+            bool, typer.Option("--tensorboard", help="Write an event file for TensorBoard into the folder too.")
+        ] = False,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
         settings: Annotated[
             list[str] | None, typer.Option("--set", help="A recipe setting, key=value; repeatable.")
@@ -107,7 +111,7 @@ def register(app: typer.Typer) -> None:
             result = etude.train(
                 corpus, output, recipe,
                 init=init, engine=engine, validation=validation, resume=resume, size=size,
-                report=report, say=say, **chosen,
+                report=report, say=say, tensorboard=tensorboard, **chosen,
             )  # fmt: skip
         if "top1" not in result:
             _tell_text(output, result, as_json)
@@ -137,6 +141,10 @@ def _tell_text(output: Path, result: dict[str, Any], as_json: bool) -> None:
         if "random" in result["validation"]:
             found = result["validation"]["random"]
             validation += f" ({found['nats_per_token']:.4f} on {found['batches']} random batches, as nanoGPT has it)"
+    best = result.get("best")
+    if best and best["step"] != result["steps"]:
+        validation += f"; best {best['nats_per_token']['value']:.3f} at step {best['step']:,}"
+        validation += f", kept step {result['kept']:,}"
     say(
         f"{output}: {result['steps']:,} steps in {_duration(result['seconds'])}, training loss {result['loss']:.2f} "
         f"(mean of the last {min(METRICS_STEPS, result['steps'])} steps){validation}"
@@ -187,11 +195,19 @@ class _Progress:
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         rate = f"{progress.steps_per_second:,.{0 if progress.steps_per_second >= 100 else 1}f} steps/s"
         text = f"loss {self.smooth:.3f}  {self.validated}{rate}  {minutes}:{seconds:02d} left"
+        remarks = [progress.remark] if progress.remark else []
+        if progress.sample is not None:
+            line = next((line for line in progress.sample.splitlines() if line.strip()), "")
+            remarks.insert(0, f"sample  {line[:_SHOWN]}")
         if self.bar:
             self.bar.update(self.task, total=progress.steps, completed=progress.step, description=text)
+            for remark in remarks:
+                self.bar.console.print(remark, markup=False, highlight=False)
             return
         waited = progress.step >= self.line_step + _LINE_STEPS and time.monotonic() > self.line_time + _LINE_SECONDS
         if progress.validation is not None or waited or progress.step in (1, progress.steps):
             self.line_step, self.line_time = progress.step, time.monotonic()
             of = f" / {progress.steps:,}" if progress.steps else ""
             say(f"step {progress.step:,}{of}  {text}")
+            for remark in remarks:
+                say(remark)

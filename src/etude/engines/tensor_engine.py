@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F  # noqa: N812
 
 from etude.gpt.config import GPTConfig
 
@@ -38,6 +40,15 @@ class TensorEngine:
         self.ids = ids
         logits: NDArray[Any] = self._model(torch.tensor([self.ids]))[0].numpy()
         return logits
+
+    @torch.no_grad()
+    def nats(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """What every token of rows of ids [b, t + 1] but the first costs: [b, t]. Nothing is read or remembered."""
+        tokens = torch.from_numpy(rows.astype(np.int64))
+        logits = self._model(tokens[:, :-1])  # [b, t, V]
+        found = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        nats: NDArray[Any] = found.view(len(tokens), -1).numpy()
+        return nats
 
     def step(self, token: int) -> NDArray[Any]:
         kept = self.ids if len(self.ids) < self.config.block_size else self.ids[-(self.config.block_size // 2) :]

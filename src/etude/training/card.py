@@ -12,8 +12,10 @@ from etude.corpus.songs import SongDocument
 from .recipes import ChordRecipe, MicroRecipe, Recipe, TextRecipe
 
 
-def chord_card(recipe: ChordRecipe, documents: Sequence[SongDocument], best: dict[str, Any]) -> str:
-    """Markdown. `best` is the validation document of the weights that are kept."""
+def chord_card(
+    recipe: ChordRecipe, documents: Sequence[SongDocument], step: int, best: dict[str, Any] | None = None
+) -> str:
+    """Markdown. `best` is the validation document of these weights, where they are the best so far."""
     songs: dict[tuple[str, str], int] = defaultdict(int)
     changes: dict[tuple[str, str], int] = defaultdict(int)
     for document in documents:
@@ -24,21 +26,30 @@ def chord_card(recipe: ChordRecipe, documents: Sequence[SongDocument], best: dic
         f"| {name} | {licence} | {songs[name, licence]:,} | {changes[name, licence]:,} |"
         for name, licence in sorted(songs)
     )
-    rows = "\n".join(
-        f"| {label} | {part['changes']:,} | {_percent(part['top1'])} | {_percent(part['top3'])} | "
-        f"{_number(part['nats_per_chord'])} |"
-        for label, part in (("all", best), ("first occurrences", best["first"]), ("repeats", best["repeat"]))
+    rows = (
+        ""
+        if best is None
+        else "\n".join(
+            f"| {label} | {part['changes']:,} | {_percent(part['top1'])} | {_percent(part['top3'])} | "
+            f"{_number(part['nats_per_chord'])} |"
+            for label, part in (("all", best), ("first occurrences", best["first"]), ("repeats", best["repeat"]))
+        )
+    )
+    quality = (
+        ""
+        if best is None
+        else f"""| quality on validation songs | changes | top-1 | top-3 | nats a chord |
+|---|---|---|---|---|
+{rows}
+
+"""
     )
     return f"""# A chord model
 
 Continues chord progressions. Trained by `etude train --recipe {recipe.name} --seed {recipe.seed}` on the songs below;
-these are the averaged weights of step {best["step"]:,}, the best of its validations.
+these are the averaged weights of step {step:,}{", the best of its validations" if best else ""}.
 
-| quality on validation songs | changes | top-1 | top-3 | nats a chord |
-|---|---|---|---|---|
-{rows}
-
-| source | licence | songs | changes |
+{quality}| source | licence | songs | changes |
 |---|---|---|---|
 {sources}
 
@@ -64,26 +75,43 @@ Writes lines like those it was trained on: {len(documents):,} documents, {charac
 
 
 def stream_card(recipe: TextRecipe, corpora: Sequence[str], held_out: str | None, result: dict[str, Any]) -> str:
-    """Markdown. `corpora` and `held_out` are names of files, `result` is what the run returns, its times left out."""
-    validation, random = result["validation"], result["validation"]["random"]
+    """Markdown. `corpora` and `held_out` are names of files, `result` is what the run returns, its times left out.
+
+    It may be that of a run which goes on: then "validation" and "best" may be None.
+    """
     names = "\n".join(f"- `{name}`" for name in corpora)
     begun = f" from the model `{recipe.init}`, whose licence and history it shares," if recipe.init else ""
+    step, kept, best = result["steps"], result["kept"], result["best"]
+    rows = f"| {step:,} | training, mean of the last {result['loss_steps']} steps | {result['loss']:.4f} |\n"
+    for when, found in ((step, result["validation"]), (best and best["step"], best)):
+        if found is None or (found is best and when == step):
+            continue
+        note = ", the best of all" if found is best or (best and best["step"] == step) else ""
+        random = found["random"]
+        rows += (
+            f"| {when:,} | validation, all {found['tokens']:,} tokens{note} | {_number(found['nats_per_token'])} |\n"
+        )
+        rows += (
+            f"| {when:,} | validation, {random['batches']} random batches, as nanoGPT has it | "
+            f"{random['nats_per_token']:.4f} |\n"
+        )
     return f"""# A text model
 
 Writes text like that it was trained on. Trained{begun} by `etude train --recipe {recipe.name} --seed {recipe.seed}` in
-{result["steps"]:,} steps on {result["tokens"]:,} tokens of:
+{step:,} steps on {result["tokens"]:,} tokens of:
 
 {names}
 
-Validated on {"their last tenth, which was not trained on" if held_out is None else f"`{held_out}`"}.
+These are the weights after step {kept:,}. Validated on {_held_out(held_out)}.
 
-| loss | nats a token |
-|---|---|
-| training, mean of the last {result["loss_steps"]} steps | {result["loss"]:.4f} |
-| validation, all {validation["tokens"]:,} tokens | {_number(validation["nats_per_token"])} |
-| validation, {random["batches"]} random batches, as nanoGPT has it | {random["nats_per_token"]:.4f} |
-
+| after step | loss | nats a token |
+|---|---|---|
+{rows}
 {_settings(recipe)}"""
+
+
+def _held_out(name: str | None) -> str:
+    return "their last tenth, which was not trained on" if name is None else f"`{name}`"
 
 
 def _settings(recipe: Recipe) -> str:

@@ -48,6 +48,15 @@ def load_checkpoint(directory: Path) -> tuple[Arrays, dict[str, Any]]:
         raise CheckpointError(f"{path}: damaged ({error}); start the run again in another folder") from error
 
 
+def saved_step(directory: Path) -> int | None:
+    """After which step the checkpoint in a folder was written; None where there is none that can be read."""
+    try:
+        with safe_open(directory / CHECKPOINT, framework="numpy") as file:
+            return int(json.loads((file.metadata() or {})[_STATE])["step"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 def check_fit(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], directory: Path) -> None:
     """Raise `CheckpointError` unless each of `shapes` is that of the array of its name."""
     for name, shape in shapes.items():

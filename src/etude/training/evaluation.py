@@ -162,16 +162,21 @@ def _columns(scores: Scores, part: NDArray[np.bool_], tops: tuple[int, ...]) -> 
 
 def _mean(values: NDArray[Any], songs: Ints) -> dict[str, float | None]:
     """The mean over changes (or tokens), and its standard error with the song (or document) as the sampling unit, as
-    changes of one song are not independent: a ratio of two sums (Cochran, Sampling Techniques, 3rd ed., section 2.11).
-    """
-    if len(values) == 0:
-        return {"value": None, "se": None}
-    mean = float(values.mean())
+    changes of one song are not independent."""
     _, index = np.unique(songs, return_inverse=True)
-    residuals = np.bincount(index, weights=values - mean)  # [songs]
-    n = len(residuals)
-    error = math.sqrt(float(np.square(residuals).sum()) * n / max(1, n - 1)) / len(values) if n > 1 else None
-    return {"value": mean, "se": error}
+    return ratio(np.bincount(index, weights=values), np.bincount(index))
+
+
+def ratio(amounts: NDArray[Any], sizes: NDArray[Any]) -> dict[str, float | None]:
+    """The sum of amounts over the sum of sizes, one of each for every sampling unit [n], and its standard error
+    (Cochran, Sampling Techniques, 3rd ed., section 2.11). None where there is nothing, or one unit."""
+    n, total = len(amounts), float(sizes.sum())
+    if not total:
+        return {"value": None, "se": None}
+    value = float(amounts.sum()) / total
+    residuals = amounts - value * sizes
+    error = math.sqrt(float(np.square(residuals).sum()) * n / (n - 1)) / total if n > 1 else None
+    return {"value": value, "se": error}
 
 
 def baseline_predictors(model: NGramModel, tokenizer: ChordTokenizer) -> dict[str, Predict]:

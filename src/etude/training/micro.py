@@ -169,6 +169,7 @@ def train(
     resume: bool = False,
     report: Report = lambda progress: None,
     say: Say = lambda message: None,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train on `documents`, write the model directory, return what came of it:
 
@@ -179,7 +180,7 @@ def train(
     or `Interrupted` after a signal, with the state saved.
     """
     with signals() as stopped, enough_memory():
-        return _Run(documents, validation, directory, recipe, engine, resume, say).go(stopped, report)
+        return _Run(documents, validation, directory, recipe, engine, resume, say, tensorboard).go(stopped, report)
 
 
 class _Run:
@@ -194,9 +195,10 @@ class _Run:
         engine: str | None,
         resume: bool,
         say: Say,
+        tensorboard: bool,
     ) -> None:
         self.directory = directory
-        self.folder = RunFolder(directory, recipe, resume)
+        self.folder = RunFolder(directory, recipe, resume, tensorboard)
         self.state = self.folder.state
         self.engine = self._choose_engine(engine, resume, say)
         recipe = self.folder.recipe
@@ -267,6 +269,7 @@ class _Run:
             left = (steps - step) / speed if state["fitted"] else budget
             report(Progress(step, steps if state["fitted"] else None, self._mean_loss(), speed, left))
             if stopped() or step == steps or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                folder.show()
                 folder.save(self.trainer.state())
                 saved_at = time.monotonic()
             if stopped() and step < steps:
@@ -279,16 +282,15 @@ class _Run:
         losses = self.trainer.run(self.order.rows(first, count), first, total)
         if not np.isfinite(losses).all():
             step = first + int(np.isfinite(losses).argmin()) + 1
-            raise TrainingError(
-                f"the loss of step {step:,} is not finite; the last checkpoint in {self.directory} is kept: "
-                "try a smaller learning_rate"
-            )
+            raise TrainingError(f"the loss of step {step:,} is not finite")
         known = [*state["losses"], *losses.tolist()]
         lines, offset = [], first - len(state["losses"])  # known[i] is the loss of step offset + i + 1
         for step in range(first + 1, first + count + 1):
             if step % METRICS_STEPS == 0 or step == total:
                 last = known[max(0, step - offset - METRICS_STEPS) : step - offset]
-                lines.append({"step": step, "loss": round(float(np.mean(last)), 6)})
+                rate = self.folder.recipe.learning_rate * (1 - (step - 1) / total)
+                loss = round(float(np.mean(last)), 6)
+                lines.append({"step": step, "loss": loss, "rate": float(f"{rate:.4g}")})
         self.folder.record(lines)
         state["step"], state["losses"] = first + count, known[-METRICS_STEPS:]
 
@@ -301,7 +303,7 @@ class _Run:
         state = self.trainer.state()
         weights = {name: state[f"weights.{name}"] for name in parameter_shapes(self.config)}
         if not all(np.isfinite(array).all() for array in weights.values()):
-            raise TrainingError("the weights are not finite after the last step: try a smaller learning_rate")
+            raise TrainingError("the weights after the last step are not finite")
         validation = None
         if self.validation is not None:
             validation = score_text(self.validation, ArrayEngine(self.config, weights), recipe.block_size)

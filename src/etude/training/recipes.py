@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from etude.errors import EtudeError
 from etude.gpt.config import Architecture
 
+RECIPE = "recipe.json"  # in the folder of a run
 _NAMES = ("name", "architecture", "init")  # fields that say which run it is, and are no settings
 
 
@@ -73,6 +74,10 @@ class ChordRecipe:
     """A chord shape must occur this often in the corpus to become a token."""
     validate_every: int = 500
     """Steps between validations."""
+    patience: int = 0
+    """The run ends after so many validations in a row that are no better than the best before; 0 for never."""
+    checkpoint_every: int = 0
+    """Steps between models that stay, each in a folder `step-...` of the run's; 0 for none."""
     progressions: int = 10
     """Times an epoch that each of the bundled standard progressions is shown."""
     seed: int = 1
@@ -189,6 +194,16 @@ class TextRecipe:
     """What products are computed in while training: float32 or bfloat16."""
     validate_every: int = 500
     """Steps between validations."""
+    patience: int = 0
+    """The run ends after so many validations in a row that are no better than the best before; 0 for never."""
+    checkpoint_every: int = 0
+    """Steps between models that stay, each in a folder `step-...` of the run's; 0 for none."""
+    keep: str = "last"
+    """Which weights become the model: `last`, as in nanoGPT's run, or those of the `best` validation."""
+    samples: int = 3
+    """Texts that the model writes at every validation."""
+    sample_tokens: int = 160
+    """The longest that each of them becomes."""
     seed: int = 1337
     """Decides initial weights, windows and dropout."""
 
@@ -201,6 +216,8 @@ class TextRecipe:
                 raise RecipeError(f"{name} must be below 1")
         if self.precision not in ("float32", "bfloat16"):
             raise RecipeError(f"precision must be float32 or bfloat16, not {self.precision!r}")
+        if self.keep not in ("best", "last"):
+            raise RecipeError(f"keep must be best or last, not {self.keep!r}")
         if self.final_learning_rate > self.learning_rate:
             raise RecipeError(f"final_learning_rate must be at most learning_rate, {self.learning_rate:g}")
 
@@ -214,11 +231,11 @@ RECIPES: dict[str, Recipe] = {
     "modern": TextRecipe(
         name="modern", architecture="modern", warmup=10, learning_rate=1e-2, final_learning_rate=0.0, beta2=0.95,
         weight_decay=0.0, clip=0.0, matrix_learning_rate=0.02, ngram_rows=1 << 14, ngram_learning_rate=0.02,
-        precision="bfloat16",
+        precision="bfloat16", keep="best",
     ),
     "finetune": TextRecipe(
         name="finetune", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4, steps=200, warmup=20,
-        learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100,
+        learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100, keep="best", sample_tokens=64,
     ),
 }  # fmt: skip
 

@@ -6,35 +6,53 @@ Runs whose steps are slow enough to be taken one by one share their loop too: `t
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from numpy.typing import NDArray
 
+from etude.corpus.lines import CorpusError
 from etude.errors import EtudeError
-from etude.files import atomic_write
+from etude.files import atomic_directory, atomic_write
+from etude.gpt.tensors import is_finite
 
-from .checkpoint import CHECKPOINT, Arrays, CheckpointError, load_checkpoint, save_checkpoint
-from .recipes import RECIPES, ChordRecipe, Recipe, RecipeError, TextRecipe
+from .checkpoint import CHECKPOINT, Arrays, CheckpointError, load_checkpoint, save_checkpoint, saved_step
+from .curves import LOSS_SVG, Curves
+from .events import EventFile
+from .recipes import RECIPE, RECIPES, ChordRecipe, Recipe, RecipeError, TextRecipe
+from .samples import SAMPLES, samples_text
 
-METRICS, RECIPE = "metrics.jsonl", "recipe.json"
+METRICS = "metrics.jsonl"
 CHECKPOINT_SECONDS = 60.0
 _UNFITTED_STEPS = 1_000_000  # stands for the steps of a run in minutes until they are known
 _TIMED_STEPS = 20  # the first steps are slow (caches, allocator); these many after `_SKIPPED_STEPS` set the budget
 _SKIPPED_STEPS = 5
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class TrainingError(EtudeError):
     """A run that cannot go on; the message says why and what is kept."""
+
+
+class RunResult(dict[str, Any]):
+    """What came of a run, by the names that `etude.train` lists; a notebook shows its loss."""
+
+    def __init__(self, found: Mapping[str, Any], directory: Path) -> None:
+        super().__init__(found)
+        self.directory = directory
+
+    def _repr_html_(self) -> str:
+        return (self.directory / LOSS_SVG).read_text(encoding="utf-8")
 
 
 class Interrupted(EtudeError):  # noqa: N818 - not a fault of the run
@@ -57,6 +75,8 @@ class Progress:
     seconds_left: float
     validation: float | None = None
     top1: float | None = None
+    sample: str | None = None
+    remark: str | None = None
 
 
 Report = Callable[[Progress], None]
@@ -81,9 +101,11 @@ class RunFolder(Generic[R]):
     A new run is `create`d once all of it is ready; a resumed one has `arrays` to restore, after `go_on`.
     """
 
-    def __init__(self, directory: Path, recipe: R, resume: bool) -> None:
+    def __init__(self, directory: Path, recipe: R, resume: bool, tensorboard: bool = False) -> None:
         self.directory = directory
         self.arrays: Arrays = {}
+        self._curves, self._sampled = Curves(), list[Mapping[str, Any]]()
+        self._tensorboard, self._events = tensorboard, cast("EventFile | None", None)
         if resume:
             self.arrays, self.state = load_checkpoint(directory)
             begun = self.state["recipe"]
@@ -92,7 +114,7 @@ class RunFolder(Generic[R]):
                 raise RecipeError(
                     f"{directory} was begun with another value of {', '.join(changed)}; resume without it"
                 )
-        elif (directory / RECIPE).exists():
+        elif (directory / RECIPE).exists() or any(directory.glob("step-*")):
             raise RecipeError(f"{directory} holds a run already: go on with --resume, or choose another folder")
         else:
             self.state = {"step": 0, "metrics_bytes": 0, "seconds": 0.0, "fitted": not recipe.minutes}
@@ -107,6 +129,7 @@ class RunFolder(Generic[R]):
         with atomic_write(self.directory / METRICS):
             pass
         self.save(arrays)
+        self._take_in()
         self.write_recipe()  # last: from here on there is a run to resume
 
     def go_on(self, corpus: str) -> None:
@@ -122,18 +145,56 @@ class RunFolder(Generic[R]):
             raise CheckpointError(f"{self.directory / METRICS}: {error.strerror}; the run cannot go on") from error
         if written < self.state["metrics_bytes"]:
             raise CheckpointError(f"{self.directory / METRICS}: shorter than when the checkpoint was written")
+        self._take_in()
         self.write_recipe()  # a run that was killed while its steps were set may have the old one
 
-    def record(self, lines: Iterable[Mapping[str, Any]]) -> None:
+    def _take_in(self) -> None:
+        """Read the metrics up to the checkpoint, for what is made of them."""
+        path = self.directory / METRICS
+        with open(path, "rb") as file:
+            written = file.read(self.state["metrics_bytes"])
+        try:
+            lines = [json.loads(line) for line in written.splitlines()]
+            for line in lines:
+                self._curves.add(line)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged ({error}); start the run again in another folder") from error
+        self._sampled = [line for line in lines if "samples" in line]
+        if self._tensorboard:
+            self._events = EventFile(self.directory, lines)
+
+    def record(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Append to the metrics, after cutting off what a run that was killed wrote past its last checkpoint."""
+        for line in lines:
+            self._curves.add(line)
+            if self._events:
+                self._events.add(line)
+        self._sampled += [line for line in lines if "samples" in line]
         with open(self.directory / METRICS, "r+b") as file:
             file.truncate(self.state["metrics_bytes"])
             file.seek(0, 2)
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
             self.state["metrics_bytes"] = file.tell()
 
+    def show(self) -> None:
+        """Write what is made of the metrics: the picture of the loss, the samples, TensorBoard's events."""
+        steps = self.state["step"]
+        title = f"{self.recipe.name}, seed {self.recipe.seed}: {steps:,} step{'s' * (steps != 1)}"
+        with atomic_write(self.directory / LOSS_SVG) as file:
+            file.write(self._curves.svg(title).encode())
+        if self._sampled:
+            with atomic_write(self.directory / SAMPLES) as file:
+                file.write(samples_text(self._sampled).encode())
+        if self._events:
+            self._events.flush()
+
     def save(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint. Raises `TrainingError` for arrays that are not finite: the last good one is kept."""
+        broken = next(
+            (name for name, array in arrays.items() if array.dtype.kind == "f" and not is_finite(array)), None
+        )
+        if broken is not None:
+            raise TrainingError(f"after step {self.state['step']:,} {broken} is not finite")
         with open(self.directory / METRICS, "rb") as file:
             os.fsync(file.fileno())  # the checkpoint says how long it is
         self.state["recipe"] = asdict(self.recipe)
@@ -149,6 +210,30 @@ class RunFolder(Generic[R]):
     def write_recipe(self) -> None:
         with atomic_write(self.directory / RECIPE) as file:
             file.write((json.dumps(asdict(self.recipe), indent=2) + "\n").encode())
+
+
+@contextmanager
+def naming_checkpoint(directory: Path, resume: bool) -> Iterator[None]:
+    """A run that cannot go on, as one line that also names what is kept, and says what to do.
+
+    A full disk, a corpus that cannot be read, memory that is not there, a loss that is not finite.
+    """
+    try:
+        yield
+    except (OSError, TrainingError, CorpusError) as error:
+        step = saved_step(directory)
+        if step is None or (isinstance(error, CorpusError) and not resume):
+            raise
+        kept = f"{directory / CHECKPOINT} of step {step:,} is whole"
+        said = str(error)
+        if isinstance(error, OSError):
+            said = f"{error.filename or directory}: {error.strerror or error}"
+        if "not finite" in said:  # the same would happen again
+            raise TrainingError(
+                f"{said}; {kept}; begin again in another folder with a smaller learning_rate"
+            ) from error
+        mend = "free some space" if isinstance(error, OSError) and error.errno in _FULL else "mend that"
+        raise TrainingError(f"{said}; {kept}: {mend} and go on with --resume") from error
 
 
 @contextmanager
@@ -196,11 +281,13 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a validation found: the document for the metrics, its nats a chord or a token, and top-1 of chords."""
+    """What a validation found: the document for the metrics, its nats a chord or a token, top-1 of chords, and of text
+    the samples, {"texts", "verbatim"}, if there are to be any."""
 
     document: Mapping[str, Any]
     nats: float
     top1: float | None = None
+    samples: Mapping[str, Any] | None = None
 
 
 class Stepped(Protocol):
@@ -212,31 +299,39 @@ class Stepped(Protocol):
     def step(self, step: int) -> float:
         """Take the optimiser step of this number, counted from 0; the loss before it, in nats a token."""
 
+    def rate(self, step: int) -> float:
+        """The learning rate of that step."""
+
     def validate(self) -> Validation:
         """Score the model as it is."""
+
+    def keep(self, directory: Path | None = None) -> None:
+        """Write the model as it is to a folder; without one, to the run's own, if that is to have the best model."""
 
     def arrays(self) -> Mapping[str, NDArray[Any]]:
         """What a checkpoint must hold."""
 
 
 def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report) -> None:
-    """Take all steps that are left: recorded, validated and saved, fitted to a budget in minutes, stoppable."""
+    """Take all steps that are left: recorded, validated and saved, fitted to a budget in minutes, stoppable.
+
+    In the state, "validation" is the document of the last validation, "best" that of the best so far with its "step",
+    both None at first, and "worse" says how many came after the best.
+    """
     folder, state = run.folder, run.folder.state
+    state |= {"best": None, "validation": None, "worse": 0} | state
     saved_at = time.monotonic()
     seconds: list[float] = []  # of each step
-    while state["step"] < folder.recipe.steps:
+    while not is_over(folder):
         began = time.monotonic()
         loss = run.step(state["step"])
         state["step"] += 1
         step = state["step"]
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss of step {step:,} is not finite; the last checkpoint in {folder.directory} is kept: "
-                "try a smaller learning_rate"
-            )
+            raise TrainingError(f"the loss of step {step:,} is not finite")
         seconds.append(time.monotonic() - began)
         state["seconds"] += seconds[-1]
-        folder.record([{"step": step, "loss": round(loss, 4)}])
+        folder.record([{"step": step, "loss": round(loss, 4), "rate": float(f"{run.rate(step - 1):.4g}")}])
         if not state["fitted"] and len(seconds) == _SKIPPED_STEPS + _TIMED_STEPS:
             _fit_to_budget(run, sum(seconds[_SKIPPED_STEPS:]) / _TIMED_STEPS)
         recipe, recent = folder.recipe, seconds[-100:]
@@ -244,15 +339,53 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report) -> Non
         left = speed * (recipe.steps - step) if state["fitted"] else 60 * recipe.minutes
         progress = Progress(step, recipe.steps if state["fitted"] else None, loss, 1 / speed, left)
         if step % recipe.validate_every == 0 or step == recipe.steps:
-            found = run.validate()
-            progress = replace(progress, validation=found.nats, top1=found.top1)
-            folder.record([{"step": step, "validation": found.document}])
+            progress = _validated(run, progress)
+        if recipe.checkpoint_every and step % recipe.checkpoint_every == 0:
+            directory = folder.directory / f"step-{step:06d}"
+            if not directory.exists():  # else a run that was killed after it wrote the same
+                with atomic_directory(directory) as temporary:
+                    run.keep(temporary)
         report(progress)
-        if stopped() or step == recipe.steps or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+        over = is_over(folder)
+        if stopped() or over or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             folder.save(run.arrays())
             saved_at = time.monotonic()
-        if stopped() and step < recipe.steps:
+        if stopped() and not over:
+            folder.show()
             raise Interrupted(step)
+
+
+def is_over(folder: RunFolder[ChordRecipe] | RunFolder[TextRecipe]) -> bool:
+    """Whether all steps are taken, or as many validations in a row as the recipe has patience for were worse."""
+    state, recipe = folder.state, folder.recipe
+    return bool(state["step"] >= recipe.steps or 0 < recipe.patience <= state["worse"])
+
+
+def _validated(run: Stepped, progress: Progress) -> Progress:
+    """Validate, and keep and record what was found."""
+    folder, state, step = run.folder, run.folder.state, progress.step
+    found = run.validate()
+    if not math.isfinite(found.nats):
+        raise TrainingError(f"the validation loss after step {step:,} is not finite")
+    best, state["validation"] = state["best"], dict(found.document)
+    if best is None or found.nats < state["best_nats"]:
+        state |= {"best": dict(found.document) | {"step": step}, "best_nats": found.nats, "worse": 0}
+        run.keep()
+    else:
+        state["worse"] += 1
+    line: dict[str, Any] = {"step": step, "validation": found.document}
+    remark = sample = None
+    if found.samples is not None:
+        line["samples"] = found.samples
+        sample = next(iter(found.samples["texts"]), None)
+    folder.record([line])
+    folder.show()
+    if is_over(folder) and step < folder.recipe.steps:
+        remark = (
+            f"stopped early, after step {step:,}: {state['worse']} validation{'s' * (state['worse'] > 1)} in a row "
+            f"were no better than that of step {state['best']['step']:,}"
+        )
+    return replace(progress, validation=found.nats, top1=found.top1, sample=sample, remark=remark)
 
 
 def _fit_to_budget(run: Stepped, step_seconds: float) -> None:

@@ -37,6 +37,7 @@ def train(
     recipe: ChordRecipe,
     resume: bool = False,
     report: Report = lambda progress: None,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train on `documents`, keep the model that is best on `validation`, return its validation document.
 
@@ -44,7 +45,7 @@ def train(
     To resume, `recipe` must be the one that the run was begun with (see `runs.saved_recipe`).
     """
     with signals() as stopped, enough_memory():
-        return _Run(documents, validation, directory, recipe, resume).go(stopped, report)
+        return _Run(documents, validation, directory, recipe, resume, tensorboard).go(stopped, report)
 
 
 class _Run:
@@ -57,11 +58,12 @@ class _Run:
         directory: Path,
         recipe: ChordRecipe,
         resume: bool,
+        tensorboard: bool,
     ) -> None:
         keep_freed_memory()
         self.directory = directory
         self.validation = validation
-        self.folder = RunFolder(directory, recipe, resume)
+        self.folder = RunFolder(directory, recipe, resume, tensorboard)
         self.state, recipe = self.folder.state, self.folder.recipe
         progressions = read_progressions() if recipe.progressions else []
         self.sources = [*documents, *progressions]
@@ -86,7 +88,6 @@ class _Run:
             self._restore()
         else:
             directory.mkdir(parents=True, exist_ok=True)
-            self.state["best"] = None
             evaluation.fit_ngrams(documents, self.tokenizer).save(directory / NGRAMS)
             self.folder.create(self.arrays(), fingerprint)
 
@@ -109,11 +110,10 @@ class _Run:
         total = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORE, reduction="sum")
         loss = total / max(1, int((batch.targets != IGNORE).sum()))
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        rate = min(1.0, (step + 1) / max(1, recipe.warmup)) * (1 - step / recipe.steps)
         for group in self.adam.param_groups:
-            group["lr"] = recipe.learning_rate * rate
+            group["lr"] = self.rate(step)
         self.adam.step()
-        self.muon.step(recipe.matrix_learning_rate * rate)
+        self.muon.step(recipe.matrix_learning_rate * self._share(step))
         self.adam.zero_grad()
         self.muon.zero_grad()
         # The average forgets its random beginning first and smooths later.
@@ -122,19 +122,27 @@ class _Run:
             torch._foreach_lerp_(self.average, list(self.model.parameters()), 1 - decay)
         return loss.item()
 
+    def rate(self, step: int) -> float:
+        """AdamW's; Muon's rises and falls alike."""
+        return self.recipe.learning_rate * self._share(step)
+
+    def _share(self, step: int) -> float:
+        """Of the full rates, at a step."""
+        return min(1.0, (step + 1) / max(1, self.recipe.warmup)) * (1 - step / self.recipe.steps)
+
     def validate(self) -> Validation:
-        """Score the averaged weights on the validation songs; keep the model if it is the best so far."""
+        """Score the averaged weights on the validation songs."""
         with self._averaged():
-            scores = evaluation.score(self.validation, self.tokenizer, self._predict)
-            document = evaluation.summarize(scores)
-            best = self.state["best"]
-            if best is None or document["nats_per_chord"]["value"] < best["nats_per_chord"]["value"]:
-                self.state["best"] = document | {"step": self.state["step"]}
-                card = chord_card(self.recipe, self.sources, self.state["best"])
-                save_model(
-                    self.directory, self.model.config, self.model.export(), self.tokenizer, card, self.recipe.weights
-                )
+            document = evaluation.summarize(evaluation.score(self.validation, self.tokenizer, self._predict))
         return Validation(document, document["nats_per_chord"]["value"], document["top1"]["value"])
+
+    def keep(self, directory: Path | None = None) -> None:
+        """Write the averaged weights: to the run's folder with the scores of the best validation, which it is."""
+        scores = self.state["best"] if directory is None else None
+        card = chord_card(self.recipe, self.sources, self.state["step"], scores)
+        with self._averaged():
+            weights, to = self.model.export(), directory or self.directory
+            save_model(to, self.model.config, weights, self.tokenizer, card, self.recipe.weights)
 
     @torch.no_grad()
     def _predict(self, ids: evaluation.Ints, said: NDArray[np.bool_]) -> evaluation.Floats:

@@ -16,23 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from etude.corpus.text import read_text
 from etude.engines.tensor_engine import initial_weights
 from etude.errors import EtudeError
 from etude.files import atomic_write
 from etude.gpt.config import GPTConfig
-from etude.gpt.directory import CONFIG, TOKENIZER, ModelError, Weights, load_model, save_model
-from etude.tokens.bpe import BPETokenizer
+from etude.gpt.directory import CARD, CONFIG, TOKENIZER, WEIGHTS, ModelError, Weights, load_model, save_model
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
-from etude.tokens.tokenizer import TokenizerError, read_tokenizer
+from etude.tokens.tokenizer import read_tokenizer
 
 from .card import stream_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
 from .evaluation import score_stream
-from .learner import Learner
+from .learner import Learner, learning_rate
 from .recipes import RecipeError, TextRecipe
 from .runs import (
     Report,
@@ -44,9 +42,9 @@ from .runs import (
     signals,
     take_steps,
 )
+from .samples import VERBATIM_CHARACTERS, VERBATIM_PIECES, verbatim_share, write_samples
+from .text_scores import Ids, TextTokenizer, encode
 
-Ids = NDArray[np.int32]
-TextTokenizer = BPETokenizer | CharTokenizer
 LOSS_STEPS = 100  # whose mean loss a run tells at its end
 RANDOM_BATCHES = 20  # nanoGPT's protocol of validation
 _HELD_OUT = 0.1  # share of the stream, at its end, that is kept for validation
@@ -62,12 +60,16 @@ def train(
     resume: bool = False,
     report: Report = lambda progress: None,
     say: Callable[[str], None] = lambda message: None,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train on files of text, write the model directory, return what came of it:
 
-        {"engine", "tokens", "steps", "seconds", "loss": of the last `loss_steps` steps, "loss_steps", "validation"}
+        {"engine", "tokens", "steps", "seconds", "loss": of the last `loss_steps` steps, "loss_steps", "validation",
+         "best", "kept", "stopped_early", "verbatim"}
 
-    where "validation" is {"tokens", "nats_per_token", "random": {"batches", "nats_per_token"}}. `init` is the model
+    where "validation" is {"tokens", "nats_per_token", "random": {"batches", "nats_per_token"}}, the last one, "best" is
+    the best one with its "step", "kept" the step whose weights are the model, and "verbatim" the share of the last
+    samples that stands in the training text (`samples.verbatim_share`), or None. `init` is the model
     directory to begin from, which a resumed run needs no more. Raises `TrainingError`, `CheckpointError`,
     `RecipeError`, `CorpusError`, `TokenizerError`, `ModelError`, or `Interrupted` after a signal, with the state saved.
     """
@@ -75,7 +77,7 @@ def train(
         if resume and init is not None and init.resolve().name != recipe.init:
             begun = f"the model {recipe.init}" if recipe.init else "nothing"
             raise RecipeError(f"{directory} was begun from {begun}, not {init}; resume without --init")
-        folder = RunFolder(directory, recipe, resume)
+        folder = RunFolder(directory, recipe, resume, tensorboard)
         texts = [read_text(path) for path in corpus]
         beginning = _resumed(directory, folder.recipe) if resume else begin(texts, folder.recipe, init)
         ids = encode(texts, corpus, beginning.tokenizer, beginning.config)
@@ -92,9 +94,10 @@ def train(
             )
         del texts
         say(f"{len(ids):,} tokens to train on, {len(held_out):,} to validate on")
-        run = _Run(folder, beginning, ids, held_out, resume)
+        names = [path.name for path in corpus], None if validation is None else validation.name
+        run = _Run(folder, beginning, ids, held_out, names, resume)
         take_steps(run, stopped, report)
-        return run.finish([path.name for path in corpus], None if validation is None else validation.name)
+        return run.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,19 +165,6 @@ def _resumed(directory: Path, recipe: TextRecipe) -> Beginning:
     return Beginning(config, tokenizer, {}, recipe)
 
 
-def encode(texts: Sequence[str], paths: Sequence[Path], tokenizer: TextTokenizer, config: GPTConfig) -> Ids:
-    """The stream [n]: of each text BOS, where the model has one, and its tokens. Raises `TokenizerError`."""
-    bos = tokenizer.bos_id if isinstance(tokenizer, CharTokenizer) else config.bos_token_id
-    parts = []
-    for text, path in zip(texts, paths, strict=True):
-        try:
-            ids = tokenizer.encode(text) if isinstance(tokenizer, CharTokenizer) else tokenizer.encode_long(text)
-        except TokenizerError as error:
-            raise TokenizerError(f"{path}: {error}") from error
-        parts += [np.array([] if bos is None else [bos], np.int32), np.array(ids, np.int32)]
-    return np.concatenate(parts)
-
-
 def draw(ids: Ids, rng: np.random.Generator, batch_size: int, block_size: int) -> Ids:
     """Windows of a stream from random places, each with the token after it: [b, t + 1]."""
     starts = rng.integers(len(ids) - block_size, size=batch_size)
@@ -186,9 +176,16 @@ class _Run:
     """Everything that changes during a run, and how it is saved."""
 
     def __init__(
-        self, folder: RunFolder[TextRecipe], beginning: Beginning, ids: Ids, held_out: Ids, resume: bool
+        self,
+        folder: RunFolder[TextRecipe],
+        beginning: Beginning,
+        ids: Ids,
+        held_out: Ids,
+        names: tuple[Sequence[str], str | None],
+        resume: bool,
     ) -> None:
         keep_freed_memory()
+        self.names = names  # of the corpus and of what it is validated on, for the card
         self.folder, self.config, self.tokenizer = folder, beginning.config, beginning.tokenizer
         folder.recipe = recipe = beginning.recipe
         self.ids, self.held_out, self.state = ids, held_out, folder.state
@@ -201,7 +198,7 @@ class _Run:
             self._restore()
             return
         self.learner.adopt(beginning.weights)
-        self.state |= {"losses": [], "validation": None}
+        self.state |= {"losses": [], "verbatim": None}
         folder.directory.mkdir(parents=True, exist_ok=True)
         config_text = (json.dumps(self.config.to_dict(), indent=2) + "\n").encode()
         for name, content in ((CONFIG, config_text), (TOKENIZER, self.tokenizer.to_json().encode())):
@@ -230,27 +227,70 @@ class _Run:
         drawn = [draw(self.held_out, rng, recipe.batch_size, block_size) for _ in range(RANDOM_BATCHES)]
         means = [float(self.learner.score(rows).mean()) for rows in drawn]
         document["random"] = {"batches": RANDOM_BATCHES, "nats_per_token": float(np.mean(means))}
-        self.state["validation"] = document
-        return Validation(document, document["nats_per_token"]["value"])
+        return Validation(document, document["nats_per_token"]["value"], samples=self._samples())
 
-    def finish(self, corpora: Sequence[str], held_out: str | None) -> dict[str, Any]:
-        """Write the model directory; the result of the run."""
-        weights = self.learner.weights()
-        if not all(np.isfinite(array).all() for array in weights.values()):
-            raise TrainingError("the weights are not finite after the last step: try a smaller learning_rate")
-        recipe, losses = self.folder.recipe, self.state["losses"]
-        result = {
+    def _samples(self) -> dict[str, Any] | None:
+        """A few texts of the model as it is, and the share of them that stands in the training text."""
+        recipe, tokenizer, bos = self.folder.recipe, self.tokenizer, self.config.bos_token_id
+        if not recipe.samples or not recipe.sample_tokens:
+            return None
+        beginning = int(self.held_out[0]) if bos is None else bos
+        sizes = (recipe.samples, recipe.sample_tokens)
+        written = write_samples(
+            self.config, self.learner.weights(), tokenizer.vocab_size, beginning, *sizes, recipe.seed
+        )
+        window = VERBATIM_CHARACTERS if isinstance(tokenizer, CharTokenizer) else VERBATIM_PIECES
+        self.state["verbatim"] = verbatim_share(written, self.ids, window)
+        return {"texts": [tokenizer.decode(ids) for ids in written], "verbatim": self.state["verbatim"]}
+
+    def rate(self, step: int) -> float:
+        return learning_rate(self.folder.recipe, step)
+
+    def keep(self, directory: Path | None = None) -> None:
+        """Write the weights as they are. The card of the run's own folder is written again at the end."""
+        if directory is not None or self.folder.recipe.keep == "best":
+            self._save(directory or self.folder.directory, self._result(self.state["step"]))
+
+    def finish(self) -> dict[str, Any]:
+        """Write the model directory, or its card where the best model is there already; the result of the run."""
+        best, directory, step = self.state["best"], self.folder.directory, self.state["step"]
+        if self.folder.recipe.keep == "last" or best["step"] == step:
+            result = self._result(step)
+            self._save(directory, result)
+            return result
+        if not (directory / WEIGHTS).exists():
+            raise CheckpointError(
+                f"{directory / WEIGHTS}: missing; it was the best model, of step {best['step']:,}; "
+                "start the run again in another folder"
+            )
+        result = self._result(best["step"])
+        with atomic_write(directory / CARD) as file:
+            file.write(stream_card(self.folder.recipe, *self.names, result).encode())
+        return result
+
+    def _result(self, kept: int) -> dict[str, Any]:
+        state, losses = self.state, self.state["losses"]
+        return {
             "engine": "tensor",
             "tokens": len(self.ids),
-            "steps": recipe.steps,
-            "seconds": self.state["seconds"],
+            "steps": state["step"],
+            "seconds": state["seconds"],
             "loss": float(np.mean(losses)),
             "loss_steps": len(losses),
-            "validation": self.state["validation"],
+            "validation": state["validation"],
+            "best": state["best"],
+            "kept": kept,
+            "stopped_early": state["step"] < self.folder.recipe.steps,
+            "verbatim": state["verbatim"],
         }
-        card = stream_card(recipe, corpora, held_out, result)
-        save_model(self.folder.directory, self.config, weights, self.tokenizer, card)
-        return result
+
+    def _save(self, directory: Path, result: dict[str, Any]) -> None:
+        weights = self.learner.weights()
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise TrainingError(f"the weights after step {self.state['step']:,} are not finite")
+        save_model(
+            directory, self.config, weights, self.tokenizer, stream_card(self.folder.recipe, *self.names, result)
+        )
 
     def arrays(self) -> Arrays:
         """What a checkpoint holds."""
@@ -259,7 +299,7 @@ class _Run:
     def _restore(self) -> None:
         tensors, directory = self.learner.tensors(), self.folder.directory
         check_fit(self.folder.arrays, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, directory)
-        if not isinstance(self.state.get("losses"), list) or "validation" not in self.state:
+        if not isinstance(self.state.get("losses"), list) or "verbatim" not in self.state:
             raise CheckpointError(f"{directory / CHECKPOINT}: damaged; start the run again in another folder")
         with torch.no_grad():
             for name, tensor in tensors.items():
