@@ -185,6 +185,19 @@ def test_eval_document(songs_file: Path) -> None:
     assert "5-gram" not in table
 
 
+def test_eval_of_text(names_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_names(names_file, "-o", run)
+    result = etude("eval", run, names_file, "--engine", "array")
+    assert result.returncode == 0, result.stderr
+    for words in ("nats a token", "bits a token", "bits a character", "bits a byte", "perplexity", "±"):
+        assert words in result.stdout
+    fails(etude("eval", run, names_file, "--block-size", "99"), 1, "2 to 6 tokens")
+    fails(etude("eval", run, tmp_path / "none"), 1, "cannot be read")
+    fails(etude("eval", run, names_file, "--engine", "gpu"), 1, "unknown engine")
+    fails(etude("eval", "chords", names_file, "--block-size", "9"), 2, "models of text")
+
+
 def test_train_then_suggest_and_resume(songs_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
     sizes = ["--set", "n_layer=1", "--set", "n_embd=16", "--set", "n_head=2", "--set", "batch_size=2"]
@@ -243,7 +256,6 @@ def test_train_on_text_then_generate(names_file: Path, tmp_path: Path) -> None:
     commands: list[list[str | Path]] = [
         ["suggest", "C", "--model", run],
         ["compose", "C", "--model", run],
-        ["eval", run, names_file],
     ]
     for command in commands:
         fails(etude(*command), 1, "writes text, not chords")
@@ -286,6 +298,19 @@ def test_train_on_a_stream_and_go_on_from_what_came(tmp_path: Path) -> None:
     assert document["validation"]["random"]["batches"] == 20
     assert "from the model `run`" in (tuned / "README.md").read_text()
     fails(etude("train", text, "--init", run, "-o", tuned, "--steps", "3"), 1, "--resume")
+    again = ["--recipe", "classic", "-o", tmp_path / "two", *sizes, "--steps", "4", "--tensorboard", "--json"]
+    result = etude("train", text, "--validation", text, *again, "--set", "validate_every=2")
+    document = json.loads(result.stdout)
+    assert (tmp_path / "two" / "events.out.tfevents.etude").stat().st_size > 100
+    assert result.stderr.count("\nsample  ") == 2  # under the line of each validation
+    result = etude("eval", tmp_path / "two", text, "--json")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"engine \w+: [\d,]+ tokens a second", result.stderr)
+    scores = json.loads(result.stdout)
+    assert scores["nats_per_token"] == pytest.approx(document["validation"]["nats_per_token"], abs=1e-6)
+    assert (scores["tokens"], scores["characters"], scores["bytes"]) == (1040, 1040, 1040)
+    for name in ("bits_per_token", "bits_per_character", "bits_per_byte", "perplexity"):
+        assert scores[name].keys() == {"value", "se"}
 
 
 @pytest.mark.parametrize(

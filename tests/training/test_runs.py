@@ -21,7 +21,7 @@ def test_what_was_recorded_after_the_last_checkpoint_is_recorded_once(tmp_path: 
     folder.record([{"step": 1}])
     folder.state["step"] = 1
     folder.save(ARRAYS)
-    folder.record([{"step": 2, "loss": "of a run that was killed here"}])
+    folder.record([{"step": 2, "loss": 9.0}])  # of a run that was killed here
     again = RunFolder(tmp_path, MicroRecipe(), resume=True)
     again.go_on("corpus")
     assert again.state["step"] == 1

@@ -116,6 +116,21 @@ def test_a_run_learns(songs: list[SongDocument], tmp_path: Path) -> None:
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
 
 
+def test_a_run_ends_where_patience_does_and_leaves_its_models(songs: list[SongDocument], tmp_path: Path) -> None:
+    from etude.training.songs import train
+
+    settings = replace(TINY, steps=40, validate_every=3, patience=2, checkpoint_every=4, matrix_learning_rate=0.9)
+    result = train(songs[:1], songs[1:], tmp_path / "run", settings)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: line["validation"]["nats_per_chord"]["value"] for line in lines if "validation" in line}
+    assert result["step"] == min(found, key=lambda step: found[step])
+    assert result["stopped_early"] and result["steps"] == result["step"] + 6 == max(found) < 40
+    folders = sorted((tmp_path / "run").glob("step-*"))
+    assert [folder.name for folder in folders] == [f"step-{n:06d}" for n in range(4, result["steps"] + 1, 4)]
+    assert load_model(folders[0]).weights.keys() == load_model(tmp_path / "run").weights.keys()
+    assert "validation, nats a chord: best" in (tmp_path / "run" / "loss.svg").read_text()
+
+
 @pytest.mark.parametrize("stop_at", [1, 5, 8])
 def test_a_stopped_run_resumes_to_the_same_bytes(songs: list[SongDocument], tmp_path: Path, stop_at: int) -> None:
     from etude.training.songs import train

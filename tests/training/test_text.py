@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import signal
 import string
 import subprocess
@@ -347,3 +349,246 @@ def test_settings_of_text_recipes() -> None:
     ]:  # fmt: skip
         with pytest.raises(RecipeError, match=message):
             with_settings(CLASSIC, [setting])
+
+
+def overfitted(**settings: Any) -> TextRecipe:
+    """A run whose validation gets worse while it learns 60 characters by heart."""
+    sizes: dict[str, Any] = {"steps": 120, "warmup": 0, "validate_every": 10, "learning_rate": 1e-2, "dropout": 0.0}
+    return replace(TINY, **sizes | {"sample_tokens": 20} | settings)
+
+
+@pytest.fixture
+def held_out(tmp_path: Path) -> Path:
+    path = tmp_path / "held-out.txt"
+    path.write_text("and the hills play over us, fiddler,\nfar till day's dance\n")
+    return path
+
+
+def test_the_best_model_or_the_last_is_kept_and_both_are_told(text_file: Path, held_out: Path, tmp_path: Path) -> None:
+    results = {}
+    for keep in ("best", "last"):
+        run = tmp_path / keep
+        result = results[keep] = train([text_file], held_out, run, overfitted(keep=keep))
+        lines = [line for line in metrics(run) if "validation" in line]
+        values = [line["validation"]["nats_per_token"]["value"] for line in lines]
+        best = lines[int(np.argmin(values))]
+        assert 0 < best["step"] < 120  # else this test would say nothing
+        assert result["best"] == best["validation"] | {"step": best["step"]}
+        assert result["validation"] == lines[-1]["validation"]
+        kept = best if keep == "best" else lines[-1]
+        assert result["kept"] == kept["step"]
+        model = load_model(run)
+        loaded = etude.load(run)
+        assert isinstance(loaded, TextModel)
+        scored = loaded.evaluate(held_out)  # the model is what training says it is
+        for key in ("value", "se"):
+            assert scored["nats_per_token"][key] == pytest.approx(kept["validation"]["nats_per_token"][key], abs=1e-6)
+        assert scored["tokens"] == kept["validation"]["tokens"]
+        assert f"the weights after step {kept['step']}." in model.card
+        for line in (best, lines[-1]):
+            value = line["validation"]["nats_per_token"]["value"]
+            assert re.search(rf"\| {line['step']} \| validation, all .* \| {value:.3f} ± ", model.card)
+    assert results["best"]["best"] == results["last"]["best"]
+
+
+def test_a_run_without_patience_goes_on_and_one_with_it_stops(text_file: Path, held_out: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    settings = overfitted(keep="best", patience=2)
+    result = train([text_file], held_out, tmp_path / "run", settings, report=seen.append)
+    best = result["best"]["step"]
+    assert result["stopped_early"] and result["steps"] == best + 20 == seen[-1].step < 120
+    assert seen[-1].remark == (
+        f"stopped early, after step {best + 20}: 2 validations in a row were no better than that of step {best}"
+    )
+    assert all(progress.remark is None for progress in seen[:-1])
+    again = train([text_file], held_out, tmp_path / "run", settings, resume=True)  # it is over
+    assert again == result
+
+
+def everything(run: Path) -> dict[str, bytes]:
+    """All files of a run but the checkpoint, which holds times."""
+    found = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert not [name for name in found if name.endswith(".tmp")]
+    del found["checkpoint.safetensors"]
+    return found
+
+
+@pytest.mark.parametrize("stop", [3, 10, 35])
+def test_all_that_a_run_leaves_is_the_same_wherever_it_was_stopped(
+    text_file: Path, held_out: Path, tmp_path: Path, stop: int
+) -> None:
+    settings = overfitted(keep="best", patience=2, checkpoint_every=7, steps=50, learning_rate=3e-2)
+    result = train([text_file], held_out, tmp_path / "whole", settings, tensorboard=True)
+    with pytest.raises(Interrupted):
+        train([text_file], held_out, tmp_path / "parts", settings, report=stop_at(stop), tensorboard=True)
+    again = train([text_file], held_out, tmp_path / "parts", settings, resume=True, tensorboard=True)
+    whole = everything(tmp_path / "whole")
+    assert everything(tmp_path / "parts") == whole
+    assert again | {"seconds": 0} == result | {"seconds": 0}
+    assert {"loss.svg", "samples.txt", "events.out.tfevents.etude"} <= whole.keys()
+    steps = [f"step-{step:06d}" for step in range(7, result["steps"] + 1, 7)]
+    assert sorted({name.split("/")[0] for name in whole if name.startswith("step-")}) == steps
+
+
+def test_a_run_that_was_killed_past_its_checkpoint_leaves_the_same(
+    text_file: Path, held_out: Path, tmp_path: Path
+) -> None:
+    """Between a checkpoint and the kill, models and metrics were written; they are found and written once."""
+    settings = overfitted(keep="best", checkpoint_every=7, steps=50)
+    train([text_file], held_out, tmp_path / "whole", settings, tensorboard=True)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 33:
+            raise Killed
+
+    with pytest.raises(Killed):  # nothing is saved after the beginning
+        train([text_file], held_out, tmp_path / "parts", settings, report=kill, tensorboard=True)
+    assert load_checkpoint(tmp_path / "parts")[1]["step"] == 0
+    train([text_file], held_out, tmp_path / "parts", settings, resume=True, tensorboard=True)
+    assert everything(tmp_path / "parts") == everything(tmp_path / "whole")
+
+
+def test_models_that_stay_are_the_run_at_their_step(text_file: Path, tmp_path: Path) -> None:
+    settings = replace(TINY, steps=12, checkpoint_every=4)
+    train([text_file], None, tmp_path / "run", settings)
+    weights = {step: load_model(tmp_path / "run" / f"step-{step:06d}").weights for step in (4, 8, 12)}
+    last = load_model(tmp_path / "run").weights
+    assert all((weights[12][name] == array).all() for name, array in last.items())
+    assert any((weights[8][name] != array).any() for name, array in last.items())
+    loaded = etude.load(tmp_path / "run" / "step-000004", "array")
+    assert isinstance(loaded, TextModel)
+    assert "the weights after step 4." in loaded.card
+    (tmp_path / "run" / "recipe.json").unlink()
+    with pytest.raises(RecipeError, match="holds a run already"):  # its models would be taken for another's
+        train([text_file], None, tmp_path / "run", settings)
+
+
+def test_samples_do_not_touch_the_run_and_tell_what_is_copied(text_file: Path, tmp_path: Path) -> None:
+    settings = replace(TINY, steps=150, validate_every=75, warmup=10, learning_rate=1e-2, block_size=64)
+    seen: list[Progress] = []
+    result = train([text_file], None, tmp_path / "with", settings, report=seen.append)
+    without = train([text_file], None, tmp_path / "without", replace(settings, samples=0))
+    same = "validation", "best", "loss"
+    assert {key: result[key] for key in same} == {key: without[key] for key in same}
+    assert not (tmp_path / "without" / "samples.txt").exists()
+    assert without["verbatim"] is None
+    sampled = [line for line in metrics(tmp_path / "with") if "samples" in line]
+    assert [line["step"] for line in sampled] == [75, 150]
+    assert [len(line["samples"]["texts"]) for line in sampled] == [3, 3]
+    assert [p.sample for p in seen if p.sample is not None] == [line["samples"]["texts"][0] for line in sampled]
+    last = sampled[-1]["samples"]
+    assert result["verbatim"] == last["verbatim"]
+    file = (tmp_path / "with" / "samples.txt").read_text()
+    assert all(text in file for text in last["texts"])
+    # The definition, by hand on the texts: runs of 32 characters that the training text has.
+    trained, covered = TEXT[: int(0.9 * (len(TEXT) + 1)) - 1], 0
+    for text in last["texts"]:
+        marks = [False] * len(text)
+        for i in range(len(text) - 31):
+            if text[i : i + 32] in trained:
+                marks[i : i + 32] = [True] * 32
+        covered += sum(marks)
+    assert last["verbatim"] == pytest.approx(covered / sum(map(len, last["texts"])))
+
+
+def test_finetuning_is_scored_in_the_windows_of_its_run(
+    text_file: Path, held_out: Path, bpe_model: Path, tmp_path: Path
+) -> None:
+    result = train([text_file], held_out, tmp_path / "run", TUNE, bpe_model)  # windows of 16, of a block of 24
+    loaded = etude.load(tmp_path / "run")
+    assert isinstance(loaded, TextModel)
+    wanted = result["best"]["nats_per_token"]
+    found = loaded.evaluate(held_out)["nats_per_token"]
+    assert (found["value"], found["se"]) == pytest.approx((wanted["value"], wanted["se"]), abs=1e-6)
+    assert loaded.evaluate(held_out, block_size=24)["nats_per_token"]["value"] != pytest.approx(wanted["value"])
+
+
+def fails_at(monkeypatch: pytest.MonkeyPatch, file: str, step: int, run: Path) -> None:
+    """From this step on the disk is full for files of that name."""
+    from etude.training import runs
+
+    def write(path: Any, real: Any = runs.atomic_write) -> Any:
+        lines = run / "metrics.jsonl"
+        if Path(path).name == file and lines.exists() and f'"step": {step},' in lines.read_text():
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path)
+
+    for module in ("etude.training.runs", "etude.training.checkpoint", "etude.gpt.directory"):
+        monkeypatch.setattr(f"{module}.atomic_write", write)
+
+
+@pytest.mark.parametrize(
+    ("file", "kept"), [("checkpoint.safetensors", 0), ("loss.svg", 0), ("model.safetensors", 0), ("README.md", 0)]
+)
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_later(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, kept: int
+) -> None:
+    settings: dict[str, Any] = {**SIZES, "n_layer": 1, "n_head": 2, "n_embd": 16, "keep": "best"}
+    etude.train(text_file, tmp_path / "whole", "classic", **settings)
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        fails_at(patched, file, 5, run)
+        with pytest.raises(TrainingError) as caught:
+            etude.train(text_file, run, "classic", **settings)
+    assert str(caught.value) == (
+        f"{run / file}: No space left on device; {run / 'checkpoint.safetensors'} of step {kept} is whole: "
+        "free some space and go on with --resume"
+    )
+    etude.train(text_file, run, resume=True)
+    assert everything(run) == everything(tmp_path / "whole")
+
+
+def test_a_corpus_that_cannot_be_read_again_names_the_checkpoint(text_file: Path, tmp_path: Path) -> None:
+    import gzip
+
+    packed = tmp_path / "hills.txt.gz"
+    packed.write_bytes(gzip.compress(TEXT.encode(), mtime=0))
+    settings: dict[str, Any] = {**SIZES, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    with pytest.raises(Interrupted):
+        etude.train(packed, tmp_path / "run", "classic", report=stop_at(4), **settings)
+    packed.write_bytes(packed.read_bytes()[:-40])
+    with pytest.raises(
+        TrainingError, match=r"hills\.txt\.gz: cannot be read .* of step 4 is whole: mend that and go on"
+    ):
+        etude.train(packed, tmp_path / "run", resume=True)
+    packed.write_bytes(gzip.compress(TEXT.encode(), mtime=0))
+    assert etude.train(packed, tmp_path / "run", resume=True)["steps"] == 12
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is due after every step. The weights break in one, before a loss can show it: they are not saved."""
+    from etude.training.learner import Learner
+
+    real = Learner.step
+
+    def step(self: Learner, rows: Any, recipe: TextRecipe, number: int) -> float:
+        found = real(self, rows, recipe, number)
+        if number == 6:
+            next(iter(self.model.parameters())).data.fill_(math.nan)
+        return found
+
+    monkeypatch.setattr("etude.training.runs.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(Learner, "step", step)
+    settings: dict[str, Any] = {**SIZES, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError) as caught:
+        etude.train(text_file, run, "classic", **settings)
+    assert str(caught.value) == (
+        f"after step 7 model.wte.weight is not finite; {run / 'checkpoint.safetensors'} of step 6 is whole, "
+        "but begin again in another folder with a smaller learning_rate"
+    )
+    arrays, state = load_checkpoint(run)
+    assert state["step"] == 6
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_result_shows_its_loss_in_a_notebook(text_file: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**SIZES, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    result = etude.train(text_file, tmp_path / "run", "classic", **settings)
+    assert result._repr_html_() == (tmp_path / "run" / "loss.svg").read_text()
+    assert json.loads(json.dumps(result))["steps"] == 12

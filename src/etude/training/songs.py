@@ -41,6 +41,8 @@ def train(
 ) -> dict[str, Any]:
     """Train on `documents`, keep the model that is best on `validation`, return its validation document.
 
+    The document has three more: the "step" of that model, how many "steps" were taken, and whether it "stopped_early".
+
     Raises `TrainingError`, `CheckpointError`, `RecipeError`, or `Interrupted` after a signal, with the state saved.
     To resume, `recipe` must be the one that the run was begun with (see `runs.saved_recipe`).
     """
@@ -98,8 +100,8 @@ class _Run:
 
     def go(self, stopped: Callable[[], bool], report: Report) -> dict[str, Any]:
         take_steps(self, stopped, report)
-        best: dict[str, Any] = self.state["best"]
-        return best
+        steps = self.state["step"]
+        return self.state["best"] | {"steps": steps, "stopped_early": steps < self.recipe.steps}
 
     def step(self, step: int) -> float:
         """One optimiser step; returns the loss in nats a token."""
