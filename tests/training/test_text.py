@@ -360,7 +360,7 @@ def overfitted(**settings: Any) -> TextRecipe:
 @pytest.fixture
 def held_out(tmp_path: Path) -> Path:
     path = tmp_path / "held-out.txt"
-    path.write_text("and the hills play over us, fiddler,\nfar till day's dance\n")
+    path.write_text("the hills dance; and the fiddler, far away,\nis playing till we all fall.\n")
     return path
 
 
@@ -368,7 +368,7 @@ def test_the_best_model_or_the_last_is_kept_and_both_are_told(text_file: Path, h
     results = {}
     for keep in ("best", "last"):
         run = tmp_path / keep
-        result = results[keep] = train([text_file], held_out, run, overfitted(keep=keep))
+        result = results[keep] = train([text_file], held_out, run, overfitted(keep=keep, learning_rate=3e-2))
         lines = [line for line in metrics(run) if "validation" in line]
         values = [line["validation"]["nats_per_token"]["value"] for line in lines]
         best = lines[int(np.argmin(values))]
@@ -579,8 +579,8 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     with pytest.raises(TrainingError) as caught:
         etude.train(text_file, run, "classic", **settings)
     assert str(caught.value) == (
-        f"after step 7 model.wte.weight is not finite; {run / 'checkpoint.safetensors'} of step 6 is whole, "
-        "but begin again in another folder with a smaller learning_rate"
+        f"after step 7 model.wte.weight is not finite; {run / 'checkpoint.safetensors'} of step 6 is whole; "
+        "begin again in another folder with a smaller learning_rate"
     )
     arrays, state = load_checkpoint(run)
     assert state["step"] == 6
