@@ -187,6 +187,8 @@ def test_a_run_makes_a_model_directory(tmp_path: Path, engine: str) -> None:
     scored = score_text(documents, ArrayEngine(model.config, model.weights), 6)
     assert result["validation"] == scored
     assert (scored["documents"], scored["tokens"]) == (3, 4 + 6 + 3 + 3)
+    assert lines[-1]["rate"] == pytest.approx(settings.learning_rate / 250, rel=1e-3)
+    assert f"training, nats a token: {lines[-1]['loss']:.3f}" in (tmp_path / "run" / "loss.svg").read_text()
     assert "11 documents" in model.card
     assert f"--engine {engine}" in model.card
     assert [progress.step for progress in seen][-1] == 250

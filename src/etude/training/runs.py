@@ -221,13 +221,14 @@ def naming_checkpoint(directory: Path, resume: bool) -> Iterator[None]:
     try:
         yield
     except (OSError, TrainingError, CorpusError) as error:
-        step = saved_step(directory)
+        step, said = saved_step(directory), str(error)
+        if isinstance(error, OSError):
+            said = f"{error.filename or directory}: {error.strerror or error}"
+            if step is None:
+                raise TrainingError(f"{said}; the run has not begun") from error
         if step is None or (isinstance(error, CorpusError) and not resume):
             raise
         kept = f"{directory / CHECKPOINT} of step {step:,} is whole"
-        said = str(error)
-        if isinstance(error, OSError):
-            said = f"{error.filename or directory}: {error.strerror or error}"
         if "not finite" in said:  # the same would happen again
             raise TrainingError(
                 f"{said}; {kept}; begin again in another folder with a smaller learning_rate"

@@ -100,8 +100,9 @@ class _Run:
 
     def go(self, stopped: Callable[[], bool], report: Report) -> dict[str, Any]:
         take_steps(self, stopped, report)
+        best: dict[str, Any] = self.state["best"]
         steps = self.state["step"]
-        return self.state["best"] | {"steps": steps, "stopped_early": steps < self.recipe.steps}
+        return best | {"steps": steps, "stopped_early": steps < self.recipe.steps}
 
     def step(self, step: int) -> float:
         """One optimiser step; returns the loss in nats a token."""
