@@ -76,8 +76,8 @@ def train(
     tensor (default: the fastest that is installed). `validation` is a file of songs (default: `valid.*` beside
     `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). `size` is the
     number of layers, and sets width, heads and rates to match. The settings are the recipe's fields, `report` is called
-    as the run goes on, `say` with remarks. With `tensorboard` the run's folder has an event file for TensorBoard too, of
-    all steps, also those before a resumption.
+    as the run goes on, `say` with remarks. With `tensorboard` the run's folder has an event file for TensorBoard too,
+    of all steps, also those before a resumption.
     """
     from pathlib import Path
 

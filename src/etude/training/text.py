@@ -30,7 +30,7 @@ from etude.tokens.tokenizer import read_tokenizer
 from .card import stream_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
 from .evaluation import score_stream
-from .learner import Learner, learning_rate
+from .learner import Learner, schedule
 from .recipes import RecipeError, TextRecipe
 from .runs import (
     Report,
@@ -244,7 +244,7 @@ class _Run:
         return {"texts": [tokenizer.decode(ids) for ids in written], "verbatim": self.state["verbatim"]}
 
     def rate(self, step: int) -> float:
-        return learning_rate(self.folder.recipe, step)
+        return self.folder.recipe.learning_rate * schedule(self.folder.recipe, step)
 
     def keep(self, directory: Path | None = None) -> None:
         """Write the weights as they are. The card of the run's own folder is written again at the end."""
