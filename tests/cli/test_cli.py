@@ -298,7 +298,17 @@ def test_train_on_a_stream_and_go_on_from_what_came(tmp_path: Path) -> None:
     assert document["validation"]["random"]["batches"] == 20
     assert "from the model `run`" in (tuned / "README.md").read_text()
     fails(etude("train", text, "--init", run, "-o", tuned, "--steps", "3"), 1, "--resume")
-    again = ["--recipe", "classic", "-o", tmp_path / "two", *sizes, "--steps", "4", "--tensorboard", "--json"]
+    again: list[str | Path] = [
+        "--recipe",
+        "classic",
+        "-o",
+        tmp_path / "two",
+        *sizes,
+        "--steps",
+        "4",
+        "--tensorboard",
+        "--json",
+    ]
     result = etude("train", text, "--validation", text, *again, "--set", "validate_every=2")
     document = json.loads(result.stdout)
     assert (tmp_path / "two" / "events.out.tfevents.etude").stat().st_size > 100

@@ -22,6 +22,7 @@ import pytest
 import etude
 from etude.engines.array import ArrayEngine
 from etude.engines.engine import EngineError
+from etude.files import atomic_write
 from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.gpt.directory import ModelError, load_model, save_model
 from etude.model import TextModel
@@ -37,7 +38,8 @@ from etude.training.runs import Interrupted, Progress, TrainingError, saved_reci
 torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
 
 from etude.training.learner import schedule  # noqa: E402 - only where PyTorch is installed
-from etude.training.text import begin, draw, encode, train  # noqa: E402
+from etude.training.text import begin, draw, train  # noqa: E402
+from etude.training.text_scores import encode  # noqa: E402
 
 CLASSIC, FINETUNE = TextRecipe(), cast("TextRecipe", recipe("finetune"))
 SIZES: dict[str, Any] = {"batch_size": 3, "steps": 12, "warmup": 3, "validate_every": 5, "block_size": 16}
@@ -508,9 +510,8 @@ def test_finetuning_is_scored_in_the_windows_of_its_run(
 
 def fails_at(monkeypatch: pytest.MonkeyPatch, file: str, step: int, run: Path) -> None:
     """From this step on the disk is full for files of that name."""
-    from etude.training import runs
 
-    def write(path: Any, real: Any = runs.atomic_write) -> Any:
+    def write(path: Any, real: Any = atomic_write) -> Any:
         lines = run / "metrics.jsonl"
         if Path(path).name == file and lines.exists() and f'"step": {step},' in lines.read_text():
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
