@@ -71,8 +71,9 @@ def train(
     """Train on files of songs or of text into a model directory; returns its scores, which a notebook shows as a plot.
 
     `recipe` is `chords` for songs, `micro` for text with a document a line, `classic` for text as one stream, and
-    `finetune` to go on with `init`, a GPT-2 model directory, on a stream. By default it is `finetune` where there is an
-    `init`, else `chords`; a resumed run keeps the one it was begun with. `engine` is for `micro`: scalar, compiled or
+    `finetune` to go on with `init`, a GPT-2 model directory, on a stream; `bigram` to `norm` are the rungs of
+    docs/ladder, on a stream too. By default it is `finetune` where there is an `init`, else `chords`; a resumed run
+    keeps the one it was begun with. `engine` is for `micro`: scalar, compiled or
     tensor (default: the fastest that is installed). `validation` is a file of songs (default: `valid.*` beside
     `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). `size` is the
     number of layers, and sets width, heads and rates to match. The settings are the recipe's fields, `report` is called

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 
-from etude.gpt.config import ConfigError, GPTConfig, parameter_shapes
+from etude.gpt.config import RUNGS, ConfigError, GPTConfig, parameter_shapes
 
 
 def test_the_parameters_of_micro_in_the_order_of_their_draws() -> None:
@@ -153,3 +154,52 @@ def test_settings_that_are_not_computed_are_refused(changes: dict[str, object], 
 def test_a_gpt2_document_without_a_size_names_it() -> None:
     with pytest.raises(ConfigError, match="missing: n_layer"):
         GPTConfig.from_dict({name: value for name, value in GPT2.items() if name != "n_layer"})
+
+
+def test_each_rung_of_the_lesson_adds_parameters_to_the_one_before() -> None:
+    def shapes(rung: str, n_layer: int = 1) -> dict[str, tuple[int, ...]]:
+        return parameter_shapes(GPTConfig("lesson", 27, 8, n_layer, 1, 27 if rung == "bigram" else 12, rung=rung))
+
+    assert shapes("bigram") == {"wte": (27, 27)}
+    added: dict[str, dict[str, tuple[int, ...]]] = {
+        "average": {"wte": (27, 12), "wpe": (8, 12), "lm_head": (27, 12)},
+        "head": {"h.0.attn.c_attn": (36, 12)},
+        "heads": {"h.0.attn.c_proj": (12, 12)},
+        "mlp": {"h.0.mlp.c_fc": (48, 12), "h.0.mlp.c_proj": (12, 48)},
+        "residual": {},
+        "norm": {f"{n}.{part}": (12,) for n in ("h.0.ln_1", "h.0.ln_2", "ln_f") for part in ("weight", "bias")},
+    }
+    wanted: dict[str, tuple[int, ...]] = {}
+    for rung in RUNGS[1:]:
+        wanted |= added[rung]
+        assert shapes(rung) == wanted
+    assert len(shapes("norm", 3)) == 3 + 3 * 8 + 2
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_a_document_of_the_lesson_comes_back(rung: str) -> None:
+    config = GPTConfig("lesson", 27, 8, 1, 1, 27 if rung == "bigram" else 12, rung=rung)
+    document = json.loads(json.dumps(config.to_dict()))
+    assert document["rung"] == rung
+    assert GPTConfig.from_dict(document) == config
+    del document["rung"]
+    with pytest.raises(ConfigError, match="missing: rung"):
+        GPTConfig.from_dict(document)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rung": "ladder"}, "unknown rung 'ladder'; known: bigram, average, head"),
+        ({"rung": None}, "unknown rung None"),
+        ({"rung": []}, "unknown rung"),
+        ({"rung": "head", "n_head": 2}, "n_head is 1 before the rung heads, so on head it is not 2"),
+        ({"rung": "mlp", "n_layer": 2}, "n_layer is 1 before the rung residual, so on mlp it is not 2"),
+        ({"rung": "bigram"}, "the rows of bigram are logits: n_embd is vocab_size, 27, not 12"),
+        ({"architecture": "micro", "rung": "norm"}, "only lesson has a rung, not micro"),
+    ],
+)
+def test_rungs_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    sizes: dict[str, Any] = {"vocab_size": 27, "block_size": 8, "n_layer": 1, "n_head": 1, "n_embd": 12}
+    with pytest.raises(ConfigError, match=message):
+        GPTConfig(**{"architecture": "lesson", **sizes, **changes})

@@ -593,3 +593,7 @@ def test_a_result_shows_its_loss_in_a_notebook(text_file: Path, tmp_path: Path) 
     result = etude.train(text_file, tmp_path / "run", "classic", **settings)
     assert result._repr_html_() == (tmp_path / "run" / "loss.svg").read_text()
     assert json.loads(json.dumps(result))["steps"] == 12
+    with pytest.raises(RecipeError, match=r"dropout is 0 in the lesson heads, not 0\.1"):
+        with_settings(recipe("heads"), ["dropout=0.1"])
+    with pytest.raises(RecipeError, match="no setting 'rung'"):
+        with_settings(recipe("heads"), ["rung=norm"])

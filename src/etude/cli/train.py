@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(
                 help=f"One of {', '.join(RECIPES)}: a chord model, the smallest GPT on lines of text, a small GPT-2 on "
-                "text, or --init's model on text.",
+                "text, --init's model on text, or a rung of docs/ladder on text.",
                 show_default="chords, finetune with --init, or the resumed run's",
             ),
         ] = None,

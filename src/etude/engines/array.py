@@ -214,6 +214,10 @@ class ArrayEngine:
             return times(self._norm("ln_f", x), matrix.T)
         if self.config.architecture == "micro":
             return times(x, w["lm_head"].T)
+        if self.config.architecture == "lesson":
+            if self.config.rung == "bigram":
+                return x
+            return times(self._norm("ln_f", x) if self.config.climbed("norm") else x, w["lm_head"].T)
         return times(self._note("ln_f", rms_norm(x)), w["lm_head"].T) + w["lm_bias"]
 
     def fork(self) -> ArrayEngine:
@@ -257,8 +261,8 @@ class ArrayEngine:
         if self.config.architecture == "gpt2":
             logits = self._gpt2(new, last_only)
         else:
-            layers = self._micro if self.config.architecture == "micro" else self._modern
-            logits = layers(new, last_only)
+            layers = {"micro": self._micro, "modern": self._modern, "lesson": self._lesson}
+            logits = layers[self.config.architecture](new, last_only)
         return self._note("logits", logits)
 
     def _tokens(self, new: _New) -> tuple[Any, Any]:
@@ -397,8 +401,38 @@ class ArrayEngine:
             x = x + note(f"match_length.{m}", w["match_length"][m][lengths[:, m]].reshape(x.shape))  # [t, d]
         return x
 
+    def _lesson(self, new: _New, last_only: bool) -> Array:
+        c, w, note = self.config, self.weights, self._note
+        ids, positions = self._tokens(new)
+        x = note("wte", w["wte"][ids])  # [t, d]
+        if c.rung == "bigram":  # d is V: the rows are logits, and each token looks at itself alone
+            note("resid_pre", x)
+            if note is not unnoted:
+                note("h.0.attn.weights", np.eye(len(ids), dtype=x.dtype)[None])  # [1, t, t]
+            note("h.0.resid_post", x)
+            return self._flat(self.head(self._done(new, x, last_only)))
+        x = note("resid_pre", x + note("wpe", w["wpe"][positions]))  # [t, d]
+        for layer in range(c.n_layer):
+            name = f"h.{layer}"
+            y = self._norm(f"{name}.ln_1", x) if c.climbed("norm") else x  # [t, d]
+            if c.climbed("head"):
+                q, k, v = self._heads(name, y)  # [h, t, k] each
+            else:  # all scores alike: the mean of what came so far
+                q, k, v = self._split(np.concatenate([0 * y, 0 * y, y], axis=-1))  # [1, t, d] each
+            y = self._mix(layer, q, k, v, c.head_size**-0.5, new).reshape(x.shape)  # [t, d]
+            if c.climbed("heads"):
+                y = self._product(f"{name}.attn.c_proj", y)  # [t, d]
+            x = note(f"{name}.resid_mid", x + y if c.climbed("residual") else y)  # [t, d]
+            if c.climbed("mlp"):
+                y = self._norm(f"{name}.ln_2", x) if c.climbed("norm") else x  # [t, d]
+                hidden = note(f"{name}.mlp.act", np.maximum(self._product(f"{name}.mlp.c_fc", y), 0))  # [t, 4d]
+                y = self._product(f"{name}.mlp.c_proj", hidden)  # [t, 4d] -> [t, d]
+                x = x + y if c.climbed("residual") else y  # [t, d]
+            note(f"{name}.resid_post", x)
+        return self._flat(self.head(self._done(new, x, last_only)))
+
     def _product(self, name: str, x: Array) -> Array:
-        """x [t, in] through a matrix [out, in] of `micro` or `modern`: [t, out]."""
+        """x [t, in] through a matrix [out, in] of any architecture but `gpt2`: [t, out]."""
         return self._note(name, times(x, self.weights[name].T))
 
     def _heads(self, name: str, x: Array) -> Array:

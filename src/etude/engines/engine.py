@@ -16,9 +16,9 @@ Array = NDArray[Any]  # float32 or float64
 
 ENGINES: dict[str, tuple[Architecture, ...]] = {
     "scalar": ("micro",),
-    "array": ("micro", "gpt2", "modern"),
+    "array": ("micro", "gpt2", "modern", "lesson"),
     "compiled": ("micro", "gpt2"),
-    "tensor": ("micro", "gpt2", "modern"),
+    "tensor": ("micro", "gpt2", "modern", "lesson"),
 }
 """Each engine's name, and the architectures that it runs."""
 

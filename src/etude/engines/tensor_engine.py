@@ -12,8 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from etude.gpt.config import GPTConfig
 
-from . import tensor_gpt2
+from . import tensor_gpt2, tensor_lesson
 from .tensor_gpt2 import GPT2
+from .tensor_lesson import Lesson
 from .tensor_micro import MicroGPT
 from .tensor_modern import TextGPT
 
@@ -57,13 +58,15 @@ class TensorEngine:
 
 def make_model(
     config: GPTConfig, dropout: float = 0.0, dtype: torch.dtype = torch.float32, compute: torch.dtype = torch.float32
-) -> GPT2 | TextGPT:
+) -> GPT2 | Lesson | TextGPT:
     """A module to train, with random weights until it `adopt`s others; `dropout` is for while it trains.
 
     `compute` is what `modern` multiplies in while it trains.
     """
     if config.architecture == "modern":
         return TextGPT(config, dropout, compute)
+    if config.architecture == "lesson":
+        return Lesson(config, dtype)
     return GPT2(config, dropout, dtype)
 
 
@@ -72,4 +75,6 @@ def initial_weights(config: GPTConfig, seed: int) -> dict[str, NDArray[Any]]:
     if config.architecture == "modern":
         torch.manual_seed(seed)
         return TextGPT(config).export()
+    if config.architecture == "lesson":
+        return dict(tensor_lesson.initial_weights(config, seed))
     return dict(tensor_gpt2.initial_weights(config, seed))

@@ -84,7 +84,8 @@ class Trace:
         c = self.config
         sizes = ((c.n_layer, "layer"), (c.n_head, "head"))
         counts = ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in sizes)
-        return f"{c.architecture}: {counts}, {c.n_embd} wide, {self.n_parameters:,} parameters"
+        name = " ".join(filter(None, (c.architecture, c.rung)))
+        return f"{name}: {counts}, {c.n_embd} wide, {self.n_parameters:,} parameters"
 
     def __getitem__(self, name: str) -> Array:
         """The values of an intermediate. Raises `KeyError` for a name that is none or was not kept."""

@@ -12,9 +12,13 @@ from typing import Any, Literal, get_args
 
 from etude.errors import EtudeError
 
-Architecture = Literal["micro", "gpt2", "modern"]
+Architecture = Literal["micro", "gpt2", "modern", "lesson"]
 Precision = Literal["float32", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+RUNGS = ("bigram", "average", "head", "heads", "mlp", "residual", "norm")
+"""The rungs of `lesson`, from a table of pairs to a transformer: each has what those before it add, and one thing more
+(but for the table itself, which makes way for embeddings)."""
 
 # `modern` looks up how the context went on after the longest earlier occurrences of what it ends with: this many
 # different continuations, with match lengths counted up to this one.
@@ -75,6 +79,8 @@ class GPTConfig:
     """What the matrices are stored in. Fewer bits run in the `compiled` engine alone."""
     ngram_rows: int = 0
     """Only `modern`: rows of the table for each length of n-gram, or 0 for a model that looks up matches instead."""
+    rung: str = ""
+    """Only `lesson`, and there one of `RUNGS`."""
 
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
@@ -104,6 +110,27 @@ class GPTConfig:
             raise ConfigError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
         if self.precision != "float32" and self.architecture != "gpt2":
             raise ConfigError(f"only gpt2 is stored in {self.precision}, not {self.architecture}")
+        if self.architecture == "lesson":
+            self._check_rung()
+        elif self.rung != "":
+            raise ConfigError(f"only lesson has a rung, not {self.architecture}")
+
+    def _check_rung(self) -> None:
+        if self.rung not in RUNGS:
+            raise ConfigError(f"unknown rung {self.rung!r}; known: {', '.join(RUNGS)}")
+        for name, rung in (("n_head", "heads"), ("n_layer", "residual")):
+            if getattr(self, name) > 1 and not self.climbed(rung):
+                raise ConfigError(
+                    f"{name} is 1 before the rung {rung}, so on {self.rung} it is not {getattr(self, name)}"
+                )
+        if self.rung == "bigram" and self.n_embd != self.vocab_size:
+            raise ConfigError(
+                f"the rows of bigram are logits: n_embd is vocab_size, {self.vocab_size:,}, not {self.n_embd}"
+            )
+
+    def climbed(self, rung: str) -> bool:
+        """Whether a `lesson` has what this rung adds."""
+        return RUNGS.index(self.rung) >= RUNGS.index(rung)
 
     @property
     def head_size(self) -> int:
@@ -112,10 +139,10 @@ class GPTConfig:
     def to_dict(self) -> dict[str, Any]:
         """The document of `config.json`; for `gpt2` in float32 it is one that `transformers` reads."""
         if self.architecture != "gpt2":
-            names = ("architecture", *_LARGEST, *(("ngram_rows",) if self.ngram_rows else ()))
+            names = _names(self.architecture) + (["ngram_rows"] if self.ngram_rows else [])
             return {name: getattr(self, name) for name in names}
         if self.precision != "float32":  # what `transformers` would fill with random numbers must not look like its own
-            return asdict(self)
+            return {name: value for name, value in asdict(self).items() if name not in ("ngram_rows", "rung")}
         return {
             "model_type": "gpt2",
             "architectures": ["GPT2LMHeadModel"],
@@ -138,13 +165,18 @@ class GPTConfig:
         """Read what `to_dict` wrote, or a `gpt2` document of Hugging Face. Raises `ConfigError`."""
         if "model_type" in document:
             return _from_hugging_face(document)
-        names = ["architecture", *_LARGEST]
+        names = _names(document.get("architecture"))
         if document.get("precision", "float32") != "float32":
-            names = [field.name for field in fields(GPTConfig)]
+            names = [field.name for field in fields(GPTConfig) if field.name not in ("ngram_rows", "rung")]
         if "ngram_rows" in document and "ngram_rows" not in names:
             names.append("ngram_rows")
         _require(document, names)
         return GPTConfig(**{name: document[name] for name in names})
+
+
+def _names(architecture: object) -> list[str]:
+    """The fields that the document of an architecture other than `gpt2` has."""
+    return ["architecture", *(["rung"] if architecture == "lesson" else []), *_LARGEST]
 
 
 def _require(document: dict[str, Any], names: Iterable[str]) -> None:
@@ -194,12 +226,14 @@ def _token(document: dict[str, Any], name: str) -> int | None:
 def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, for `micro` in the order of its initial random draws.
 
-    A matrix of `micro` or `modern` is stored [out, in] and used as `x @ W.T`; one of `gpt2` [in, out], used as
-    `x @ W + b`. Embeddings and heads are [V, d] in all. `c_attn` stacks q, k, v along its outputs. In fewer bits the
+    A matrix of `micro`, `modern` or `lesson` is stored [out, in] and used as `x @ W.T`; one of `gpt2` [in, out], used
+    as `x @ W + b`. Embeddings and heads are [V, d] in all. `c_attn` stacks q, k, v along its outputs. In fewer bits the
     layers are stacked and a matrix is three arrays, numbers, scales and bias, whose rows are outputs.
     """
     if config.architecture == "gpt2":
         return _gpt2_shapes(config) if config.precision == "float32" else _packed_shapes(config)
+    if config.architecture == "lesson":
+        return _lesson_shapes(config)
     return _micro_shapes(config) if config.architecture == "micro" else _modern_shapes(config)
 
 
@@ -247,6 +281,31 @@ def _micro_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
         shapes[f"h.{layer}.attn.c_proj"] = (d, d)
         shapes[f"h.{layer}.mlp.c_fc"] = (4 * d, d)
         shapes[f"h.{layer}.mlp.c_proj"] = (d, 4 * d)
+    return shapes
+
+
+def _lesson_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    v, d = config.vocab_size, config.n_embd
+    shapes: dict[str, tuple[int, ...]] = {"wte": (v, d)}
+    if config.rung == "bigram":
+        return shapes
+    shapes |= {"wpe": (config.block_size, d), "lm_head": (v, d)}
+
+    def norm(name: str) -> None:
+        if config.climbed("norm"):
+            shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (d,), (d,)
+
+    for layer in range(config.n_layer):
+        norm(f"h.{layer}.ln_1")
+        if config.climbed("head"):
+            shapes[f"h.{layer}.attn.c_attn"] = (3 * d, d)
+        if config.climbed("heads"):
+            shapes[f"h.{layer}.attn.c_proj"] = (d, d)
+        norm(f"h.{layer}.ln_2")
+        if config.climbed("mlp"):
+            shapes[f"h.{layer}.mlp.c_fc"] = (4 * d, d)
+            shapes[f"h.{layer}.mlp.c_proj"] = (d, 4 * d)
+    norm("ln_f")
     return shapes
 
 

@@ -12,7 +12,7 @@ from etude.errors import EtudeError
 from etude.gpt.config import Architecture
 
 RECIPE = "recipe.json"  # in the folder of a run
-_NAMES = ("name", "architecture", "init")  # fields that say which run it is, and are no settings
+_NAMES = ("name", "architecture", "rung", "init")  # fields that say which run it is, and are no settings
 
 
 class RecipeError(EtudeError):
@@ -152,12 +152,15 @@ class TextRecipe:
 
     name: str = "classic"
     architecture: Architecture = "gpt2"
+    rung: str = ""
+    """How far up the ladder of docs/ladder, of the architecture `lesson`; empty for others."""
     init: str = ""
     """The model that it began from, by the name of its directory; empty for none."""
     n_layer: int = 4
     """0, as in `finetune`: the model's that it begins from. The same holds for the next two."""
     n_head: int = 4
     n_embd: int = 128
+    """0 in a recipe that begins from nothing: as wide as the vocabulary, as `bigram` is."""
     block_size: int = 64
     """Tokens in a window of the text, and of a new model the longest context; 0: the model's, but at most 256."""
     dropout: float = 0.0
@@ -220,6 +223,17 @@ class TextRecipe:
             raise RecipeError(f"keep must be best or last, not {self.keep!r}")
         if self.final_learning_rate > self.learning_rate:
             raise RecipeError(f"final_learning_rate must be at most learning_rate, {self.learning_rate:g}")
+        if self.rung and self.dropout:
+            raise RecipeError(f"dropout is 0 in the lesson {self.rung}, not {self.dropout:g}")
+
+
+def _lesson(rung: str, n_layer: int = 1, n_head: int = 1, n_embd: int = 32, steps: int = 5000) -> TextRecipe:
+    """The run of a rung of docs/ladder: a short block, many windows a step, one rate from first to last."""
+    return TextRecipe(
+        name=rung, architecture="lesson", rung=rung, n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=8,
+        batch_size=32, steps=steps, warmup=0, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.999,
+        weight_decay=0.01, clip=0.0, validate_every=1000,
+    )  # fmt: skip
 
 
 Recipe = ChordRecipe | MicroRecipe | TextRecipe
@@ -237,6 +251,13 @@ RECIPES: dict[str, Recipe] = {
         name="finetune", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4, steps=200, warmup=20,
         learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100, keep="best", sample_tokens=64,
     ),
+    "bigram": _lesson("bigram", n_embd=0, steps=10_000),
+    "average": _lesson("average"),
+    "head": _lesson("head"),
+    "heads": _lesson("heads", n_head=4),
+    "mlp": _lesson("mlp", n_head=4),
+    "residual": _lesson("residual", n_head=4, n_layer=3),
+    "norm": _lesson("norm", n_head=4, n_layer=3),
 }  # fmt: skip
 
 

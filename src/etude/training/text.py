@@ -120,11 +120,13 @@ def begin(texts: Sequence[str], recipe: TextRecipe, init: Path | None = None) ->
             raise RecipeError("the recipe finetune begins from a model: name its directory with --init")
         tokenizer = CharTokenizer.train(texts)
         bos = tokenizer.bos_id
-        sizes = (tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, recipe.n_embd)
+        width = recipe.n_embd or tokenizer.vocab_size
+        sizes = (tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, width)
         ends = bos if recipe.architecture == "gpt2" else None  # others do not say so themselves
         config = GPTConfig(
-            recipe.architecture, *sizes, bos_token_id=ends, eos_token_id=ends, ngram_rows=recipe.ngram_rows
-        )
+            recipe.architecture, *sizes, bos_token_id=ends, eos_token_id=ends, ngram_rows=recipe.ngram_rows,
+            rung=recipe.rung,
+        )  # fmt: skip
         return Beginning(config, tokenizer, initial_weights(config, recipe.seed), recipe)
     if recipe.name != "finetune":
         raise RecipeError(f"the recipe {recipe.name} begins from nothing; with --init take finetune, or none")
