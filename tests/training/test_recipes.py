@@ -28,3 +28,5 @@ def test_sizes_that_cannot_be() -> None:
         sized(RECIPES["finetune"], 4)
     with pytest.raises(RecipeError, match="at least 1"):
         sized(RECIPES["classic"], 0)
+    with pytest.raises(RecipeError, match="the recipe bigram is as wide as the vocabulary"):
+        sized(RECIPES["bigram"], 2)

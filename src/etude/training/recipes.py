@@ -278,6 +278,8 @@ def sized(recipe: _R, size: int) -> _R:
         raise RecipeError(
             f"the recipe {recipe.name} takes its sizes from the model that it begins from, not from --size"
         )
+    if not recipe.n_embd:
+        raise RecipeError(f"the recipe {recipe.name} is as wide as the vocabulary and has no other size")
     if size < 1:
         raise RecipeError(f"size is a number of layers and at least 1, not {size}")
     head_size = recipe.n_embd // recipe.n_head
