@@ -130,7 +130,8 @@ def test_a_rung_is_a_recipe_whose_model_writes(rung: str, tmp_path: Path) -> Non
 
 def test_an_untrained_bigram_is_worse_than_equal_chances(shared_plays: Path) -> None:
     pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
-    from etude.training.text import begin, encode
+    from etude.training.text import begin
+    from etude.training.text_scores import encode
 
     settings = RECIPES["bigram"]
     assert isinstance(settings, TextRecipe)
