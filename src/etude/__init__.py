@@ -61,6 +61,7 @@ def train(
     init: str | Path | None = None,
     engine: str | None = None,
     validation: str | Path | None = None,
+    device: str | None = None,
     resume: bool = False,
     size: int | None = None,
     report: Report | None = None,
@@ -75,13 +76,15 @@ def train(
     docs/ladder, on a stream too. By default it is `finetune` where there is an `init`, else `chords`; a resumed run
     keeps the one it was begun with. `engine` is for `micro`: scalar, compiled or
     tensor (default: the fastest that is installed). `validation` is a file of songs (default: `valid.*` beside
-    `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). `size` is the
-    number of layers, and sets width, heads and rates to match. The settings are the recipe's fields, `report` is called
-    as the run goes on, `say` with remarks. With `tensorboard` the run's folder has an event file for TensorBoard too,
-    of all steps, also those before a resumption.
+    `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). `device`, cpu
+    or cuda, is for text as one stream (default: a GPU where there is one). `size` is the number of layers, and sets
+    width, heads and rates to match. The settings are the recipe's fields, `report` is called as the run goes on, `say`
+    with remarks. With `tensorboard` the run's folder has an event file for TensorBoard too, of all steps, also those
+    before a resumption.
     """
     from pathlib import Path
 
+    from .training.ranks import started
     from .training.recipes import RecipeError, TextRecipe, sized, with_settings
     from .training.recipes import recipe as find_recipe
     from .training.runs import RunResult, naming_checkpoint, saved_recipe
@@ -100,8 +103,15 @@ def train(
     model = None if init is None else Path(init)
     if model is not None and not isinstance(chosen, TextRecipe):
         raise RecipeError(f"the recipe {chosen.name} begins from nothing; with --init take finetune, or none")
+    if not isinstance(chosen, TextRecipe):
+        if (processes := started().size) > 1:
+            raise RecipeError(
+                f"the recipe {chosen.name} trains in one process, not in {processes:,}; start it by itself"
+            )
+        if device not in (None, "cpu"):
+            raise RecipeError(f"the recipe {chosen.name} trains on a processor alone, not on {device}")
     with naming_checkpoint(directory, resume):
-        found = _train(paths, held_out, directory, chosen, model, engine, resume, report, say, tensorboard)
+        found = _train(paths, held_out, directory, chosen, model, engine, device, resume, report, say, tensorboard)
     return RunResult(found, directory)
 
 
@@ -112,6 +122,7 @@ def _train(
     chosen: Recipe,
     model: Path | None,
     engine: str | None,
+    device: str | None,
     resume: bool,
     report: Report,
     say: Callable[[str], None],
@@ -136,7 +147,7 @@ def _train(
         check_engine(engine or "tensor")
         from .training.text import train as train_text
 
-        return train_text(paths, held_out, directory, chosen, model, resume, report, say, tensorboard)
+        return train_text(paths, held_out, directory, chosen, model, resume, report, say, tensorboard, device)
 
     from .corpus.songs import read_songs, split_songs
 

@@ -37,7 +37,10 @@ from etude.training.runs import Interrupted, Progress, TrainingError, saved_reci
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
 
-from etude.training.learner import schedule  # noqa: E402 - only where PyTorch is installed
+from torch._inductor.exc import InvalidCxxCompiler  # noqa: E402 - only where PyTorch is installed
+
+from etude.training.device import DeviceError, compiler  # noqa: E402
+from etude.training.learner import schedule  # noqa: E402
 from etude.training.text import begin, draw, train  # noqa: E402
 from etude.training.text_scores import encode  # noqa: E402
 
@@ -567,7 +570,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
 
     real = Learner.step
 
-    def step(self: Learner, rows: Any, recipe: TextRecipe, number: int) -> float:
+    def step(self: Learner, rows: Any, recipe: TextRecipe, number: int) -> torch.Tensor:
         found = real(self, rows, recipe, number)
         if number == 6:
             next(iter(self.model.parameters())).data.fill_(math.nan)
@@ -597,3 +600,62 @@ def test_a_result_shows_its_loss_in_a_notebook(text_file: Path, tmp_path: Path) 
         with_settings(recipe("heads"), ["dropout=0.1"])
     with pytest.raises(RecipeError, match="no setting 'rung'"):
         with_settings(recipe("heads"), ["rung=norm"])
+
+
+@pytest.mark.skipif(compiler() is None, reason="compiles the step, and there is no C++ compiler")
+def test_a_compiled_run_resumes_to_the_same_bytes(text_file: Path, tmp_path: Path) -> None:
+    """About 15 seconds of two cores, most of them the C++ compiler's."""
+    settings: dict[str, Any] = {**SIZES, "n_layer": 1, "n_head": 2, "n_embd": 16, "ngram_rows": 64, "compile": "yes"}
+    etude.train(text_file, tmp_path / "whole", "modern", **settings)
+    with pytest.raises(Interrupted):
+        etude.train(text_file, tmp_path / "stopped", "modern", report=stop_at(7), **settings)
+    etude.train(text_file, tmp_path / "stopped", resume=True)
+    same_files(tmp_path / "stopped", tmp_path / "whole")
+    etude.train(text_file, tmp_path / "plain", "modern", **settings | {"compile": "no"})
+    losses = [[line["loss"] for line in metrics(tmp_path / run) if "loss" in line] for run in ("whole", "plain")]
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)  # both in bfloat16, which they round in other places
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "plain")]
+    assert weights[0] != weights[1]  # it was compiled
+
+
+def test_a_run_is_compiled_where_it_is_long_enough_and_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    modern = cast("TextRecipe", recipe("modern"))
+
+    def decided(minutes: float, value: str = "auto") -> str:
+        return begin([TEXT], replace(modern, n_embd=16, minutes=minutes, compile=value)).recipe.compile
+
+    assert (modern.compile, CLASSIC.compile) == ("auto", "no")
+    monkeypatch.setenv("CXX", sys.executable)  # something that is there
+    assert [decided(0), decided(4.9), decided(5), decided(20, "no"), decided(0, "yes")] == [
+        "no", "no", "yes", "no", "yes"
+    ]  # fmt: skip
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert [decided(20), decided(20, "yes")] == ["no", "yes"]
+    with pytest.raises(RecipeError, match="compile must be auto, yes or no, not 'maybe'"):
+        replace(modern, compile="maybe")
+
+
+def test_a_run_whose_compiler_is_missing_or_fails_is_one_line(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, settings = tmp_path / "run", {**SIZES, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        RecipeError, match=r"run: its step is compiled .*no C\+\+ compiler is found .* or begin with --set compile=no"
+    ):
+        etude.train(text_file, run, "classic", compile="yes", **settings)
+    assert not run.exists()
+
+    def compile_wrongly(objective: Any, dynamic: bool) -> Any:
+        def fail(*arguments: Any) -> Any:
+            raise InvalidCxxCompiler
+
+        return fail
+
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setattr(torch, "compile", compile_wrongly)
+    with pytest.raises(DeviceError, match="the step cannot be compiled .*; begin again with --set compile=no"):
+        etude.train(text_file, run, "classic", compile="yes", **settings)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RecipeError, match=r"run: its step is compiled .*or name one in \$CXX$"):
+        etude.train(text_file, run, resume=True)

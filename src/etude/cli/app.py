@@ -12,6 +12,7 @@ from typing import NoReturn
 import typer
 
 from etude.errors import EtudeError
+from etude.training.ranks import started
 
 from . import bench, compose, evaluate, explain, exporting, generate, importing, race, suggest, train
 
@@ -58,6 +59,8 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _fail(error: Exception, status: int) -> NoReturn:
     text = one_line(error)
+    if status == 2 and not _tells():
+        sys.exit(status)
     if status == 2:
         context = getattr(error, "ctx", None)
         path = getattr(context, "command_path", "etude")
@@ -67,6 +70,14 @@ def _fail(error: Exception, status: int) -> NoReturn:
         text += f" (see {path} --help)"
     print(f"etude: {text}", file=sys.stderr)
     sys.exit(status)
+
+
+def _tells() -> bool:
+    """Whether wrong usage is told here: torchrun starts several processes with the same words."""
+    try:
+        return started().first
+    except EtudeError:
+        return True
 
 
 def one_line(error: Exception) -> str:

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from etude.bench import decode, micro
+from etude.bench import train as training
 from etude.bench.machine import machine, names_file
 
 from .options import JsonOption, print_json, say
 
-BENCHES = ("micro", "decode")
+BENCHES = ("micro", "decode", "train")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,15 +26,23 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Argument(help="For micro: a text file, a document a line.", show_default="names.txt in this folder"),
         ] = None,
+        gpu: Annotated[bool, typer.Option("--gpu", help="For train, which measures nothing else: on a GPU.")] = False,
         as_json: JsonOption = False,
     ) -> None:
         """Measure speed and quality. Leave the machine alone meanwhile: what else runs is measured too.
 
         Example: etude bench micro names.txt
+
+        Example: etude bench train --gpu
         """
         if name not in BENCHES:
             raise typer.BadParameter(f"no bench {name!r}; known: {', '.join(BENCHES)}")
-        rows = decode.bench(say) if name == "decode" else micro.bench(names_file(corpus), say)
+        if gpu != (name == "train"):
+            raise typer.BadParameter("--gpu belongs to train, and train to --gpu")
+        if name == "train":
+            rows = training.bench(say)
+        else:
+            rows = decode.bench(say) if name == "decode" else micro.bench(names_file(corpus), say)
         if as_json:
             print_json({"bench": name, "machine": machine(), "rows": rows})
             return

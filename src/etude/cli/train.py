@@ -13,6 +13,7 @@ import typer
 import etude
 from etude.model import TextModel
 from etude.training.micro import METRICS_STEPS, TRAINERS
+from etude.training.ranks import joined
 from etude.training.recipes import RECIPES
 
 from .options import JsonOption, check_directory, print_json, say
@@ -81,6 +82,12 @@ def register(app: typer.Typer) -> None:
         tensorboard: Annotated[
             bool, typer.Option("--tensorboard", help="Write an event file for TensorBoard into the folder too.")
         ] = False,
+        device: Annotated[
+            str | None,
+            typer.Option(
+                help="What trains text as one stream: cpu or cuda.", show_default="cuda where there is a GPU, else cpu"
+            ),
+        ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
         settings: Annotated[
             list[str] | None, typer.Option("--set", help="A recipe setting, key=value; repeatable.")
@@ -94,6 +101,8 @@ def register(app: typer.Typer) -> None:
         Example: etude train names.txt --recipe micro -o my-names
 
         Example: etude train plays.txt --init gpt2 -o my-gpt2
+
+        Example: torchrun --nproc-per-node 2 -m etude train plays.txt --recipe classic -o my-plays
         """
         check_directory(output)
         chosen: dict[str, Any] = {}
@@ -107,12 +116,14 @@ def register(app: typer.Typer) -> None:
         chosen |= {k: v for k, v in (("steps", steps), ("minutes", minutes), ("seed", seed)) if v is not None}
         if {"steps", "minutes"} <= chosen.keys():
             raise typer.BadParameter("give --steps or --minutes, not both")
-        with _Progress() as report:
+        with joined(device) as ranks, _Progress() as report:
             result = etude.train(
                 corpus, output, recipe,
-                init=init, engine=engine, validation=validation, resume=resume, size=size,
+                init=init, engine=engine, validation=validation, device=device, resume=resume, size=size,
                 report=report, say=say, tensorboard=tensorboard, **chosen,
             )  # fmt: skip
+        if not ranks.first:
+            return
         if "top1" not in result:
             _tell_text(output, result, as_json)
         elif as_json:
@@ -194,6 +205,8 @@ class _Progress:
             self.validated = f"valid {progress.validation:.3f} nats{top1}  "
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         rate = f"{progress.steps_per_second:,.{0 if progress.steps_per_second >= 100 else 1}f} steps/s"
+        if progress.peak_share is not None:
+            rate += f"  {progress.peak_share:.0%} of the GPU's peak"
         text = f"loss {self.smooth:.3f}  {self.validated}{rate}  {minutes}:{seconds:02d} left"
         remarks = [progress.remark] if progress.remark else []
         if progress.sample is not None:

@@ -18,6 +18,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from etude.gpt.config import GPTConfig, parameter_shapes
 
+from .tensor_loss import mean_nats
+
 INIT_STD = 0.02
 
 
@@ -134,25 +136,42 @@ class GPT2(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits [b, t, V] from ids [b, t]; t is at most block_size."""
+        logits: Tensor = self.hidden(ids) @ self.head.T  # [b t, d] -> [b t, V]
+        return logits.view(*ids.shape, -1)
+
+    @property
+    def head(self) -> Tensor:
+        """The matrix [V, d] that makes logits of hidden states."""
+        return self.wte.weight if self.lm_head is None else self.lm_head.weight
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """The states that the head reads, [b t, d], from ids [b, t]."""
         b, t = ids.shape
         x = F.embedding(ids, self.wte.weight) + self.wpe.weight[:t]  # [b, t, d]
         x = F.dropout(x, self.dropout, self.training).view(b * t, -1)  # [b t, d]
         for layer in self.h:
             x = layer(x, t)  # [b t, d]
-        head = self.wte if self.lm_head is None else self.lm_head
-        logits: Tensor = self.ln_f(x) @ head.weight.T  # [b t, d] -> [b t, V]
-        return logits.view(b, t, -1)
+        normed: Tensor = self.ln_f(x)  # [b t, d]
+        return normed
 
     def nats(self, ids: Tensor, targets: Tensor) -> Tensor:
         """What each target costs, [b, t], after the ids up to its own place, [b, t]."""
         return F.cross_entropy(self(ids).flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
+    def mean_nats(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """The mean of `nats`, without logits for more than some tokens at a time."""
+        return mean_nats(self.hidden(ids), self.head, targets.flatten())
+
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Take over the weights of a model directory."""
-        for name, parameter in self.named_parameters():
+        for name, parameter in self.stored().items():
             parameter.copy_(torch.tensor(weights[name]))
 
     def export(self) -> dict[str, NDArray[Any]]:
         """The weights as a model directory has them; the arrays are the model's own memory."""
-        return {name: parameter.detach().numpy() for name, parameter in self.named_parameters()}
+        return {name: parameter.detach().numpy() for name, parameter in self.stored().items()}
+
+    def stored(self) -> dict[str, Tensor]:
+        """The parameters by their names in a model directory."""
+        return dict(self.named_parameters())

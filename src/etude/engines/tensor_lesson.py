@@ -42,16 +42,16 @@ def zeros(*shape: int, dtype: torch.dtype) -> nn.Parameter:
     return nn.Parameter(torch.zeros(*shape, dtype=dtype))
 
 
-def past(t: int) -> Tensor:
+def past(t: int, device: torch.device) -> Tensor:
     """Which tokens (columns) each token (row) may look at, itself among them: the lower triangle of [t, t]."""
-    return torch.ones(t, t, dtype=torch.bool).tril()
+    return torch.ones(t, t, dtype=torch.bool, device=device).tril()
 
 
 class Average(nn.Module):
     """Rung `average`: each token becomes the mean of itself and all before it, [b, t, d] -> [b, t, d]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = past(x.shape[1]).to(x.dtype)  # [t, t]
+        seen = past(x.shape[1], x.device).to(x.dtype)  # [t, t]
         weights = seen / seen.sum(dim=1, keepdim=True)  # [t, t], each row sums to 1
         return weights @ x  # [t, t], [b, t, d] -> [b, t, d]
 
@@ -66,7 +66,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (x @ self.c_attn.T).chunk(3, dim=-1)  # [b, t, d] -> [b, t, 3d] -> [b, t, d] each
         scores = q @ k.mT / math.sqrt(q.shape[-1])  # [b, t, d], [b, d, t] -> [b, t, t]
-        scores = scores.masked_fill(~past(x.shape[1]), -math.inf)  # the future: nothing
+        scores = scores.masked_fill(~past(x.shape[1], x.device), -math.inf)  # the future: nothing
         y: Tensor = scores.softmax(dim=-1) @ v  # [b, t, t], [b, t, d] -> [b, t, d]
         return y
 
@@ -85,7 +85,7 @@ class Heads(nn.Module):
         qkv = (x @ self.c_attn.T).view(b, t, 3, self.n_head, d // self.n_head)  # [b, t, 3, h, k]
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [b, h, t, k] each
         scores = q @ k.mT / math.sqrt(d // self.n_head)  # [b, h, t, k], [b, h, k, t] -> [b, h, t, t]
-        scores = scores.masked_fill(~past(t), -math.inf)
+        scores = scores.masked_fill(~past(t, x.device), -math.inf)
         y = scores.softmax(dim=-1) @ v  # [b, h, t, t], [b, h, t, k] -> [b, h, t, k]
         mixed: Tensor = y.transpose(1, 2).reshape(b, t, d) @ self.c_proj.T  # heads side by side: [b, t, d]
         return mixed
@@ -175,9 +175,13 @@ class Lesson(nn.Module):
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Take over the weights of a model directory."""
-        for name, parameter in self.named_parameters():
+        for name, parameter in self.stored().items():
             parameter.copy_(torch.tensor(weights[name]))
 
     def export(self) -> dict[str, NDArray[Any]]:
         """The weights as a model directory has them; the arrays are the model's own memory."""
-        return {name: parameter.detach().numpy() for name, parameter in self.named_parameters()}
+        return {name: parameter.detach().numpy() for name, parameter in self.stored().items()}
+
+    def stored(self) -> dict[str, Tensor]:
+        """The parameters by their names in a model directory."""
+        return dict(self.named_parameters())

@@ -204,15 +204,16 @@ class TextGPT(nn.Module):
 
     def export(self) -> dict[str, NDArray[Any]]:
         """The weights as a model directory has them; the arrays are the model's own memory."""
-        return {name: tensor.detach().numpy() for name, tensor in self._stored().items()}
+        return {name: tensor.detach().numpy() for name, tensor in self.stored().items()}
 
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Take over the weights of a model directory."""
-        for name, tensor in self._stored().items():
+        for name, tensor in self.stored().items():
             tensor.copy_(torch.tensor(weights[name]))
 
-    def _stored(self) -> dict[str, Tensor]:
+    def stored(self) -> dict[str, Tensor]:
+        """The tensors by their names in a model directory."""
         ends = {"wte": self.wte, "ngrams": self.ngrams, "lm_head": self.lm_head, "lm_bias": self.lm_bias}
         return ends | self.trunk.stored()
 

@@ -28,7 +28,7 @@ def adamw(groups: Sequence[tuple[Sequence[nn.Parameter], float]], betas: tuple[f
     for parameters, _ in groups:
         for parameter in parameters:
             adam.state[parameter] = {
-                "step": torch.zeros(()),
+                "step": torch.zeros((), device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }

@@ -166,7 +166,11 @@ class TextRecipe:
     dropout: float = 0.0
     """Share that is dropped from embeddings, attention and each branch."""
     batch_size: int = 12
-    """Windows a step, each from a random place."""
+    """Windows a step, each from a random place; of all processes together."""
+    micro_batch_size: int = 0
+    """Windows that a process computes at once, their gradients summed: less memory for the same step. 0: all."""
+    shard: bool = False
+    """Whether each of several processes keeps a part of the model and of AdamW's means, instead of all (FSDP2)."""
     steps: int = 2000
     """Optimiser steps, unless `minutes` sets them."""
     minutes: float = 0.0
@@ -195,6 +199,9 @@ class TextRecipe:
     """Share of the n-grams of a window that are hidden while training."""
     precision: str = "float32"
     """What products are computed in while training: float32 or bfloat16."""
+    compile: str = "no"
+    """Whether the step is compiled on a processor too, which takes half a minute: `yes` or `no`; or `auto`, in runs of
+    5 minutes and longer where there is a C++ compiler. A run keeps what that came to."""
     validate_every: int = 500
     """Steps between validations."""
     patience: int = 0
@@ -219,8 +226,12 @@ class TextRecipe:
                 raise RecipeError(f"{name} must be below 1")
         if self.precision not in ("float32", "bfloat16"):
             raise RecipeError(f"precision must be float32 or bfloat16, not {self.precision!r}")
+        if self.compile not in ("auto", "yes", "no"):
+            raise RecipeError(f"compile must be auto, yes or no, not {self.compile!r}")
         if self.keep not in ("best", "last"):
             raise RecipeError(f"keep must be best or last, not {self.keep!r}")
+        if self.shard and self.architecture != "gpt2":
+            raise RecipeError(f"shard is for gpt2, which AdamW trains, not for {self.architecture}")
         if self.final_learning_rate > self.learning_rate:
             raise RecipeError(f"final_learning_rate must be at most learning_rate, {self.learning_rate:g}")
         if self.rung and self.dropout:
@@ -245,11 +256,16 @@ RECIPES: dict[str, Recipe] = {
     "modern": TextRecipe(
         name="modern", architecture="modern", warmup=10, learning_rate=1e-2, final_learning_rate=0.0, beta2=0.95,
         weight_decay=0.0, clip=0.0, matrix_learning_rate=0.02, ngram_rows=1 << 14, ngram_learning_rate=0.02,
-        precision="bfloat16", keep="best",
+        precision="bfloat16", compile="auto", keep="best",
     ),
     "finetune": TextRecipe(
         name="finetune", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4, steps=200, warmup=20,
         learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100, keep="best", sample_tokens=64,
+    ),
+    # GPT-2 124M on 10 billion tokens, 2^19 a step: rates and batch are GPT-3's for this size (Brown et al. 2020).
+    "gpt2-124m": TextRecipe(
+        name="gpt2-124m", n_layer=12, n_head=12, n_embd=768, block_size=1024, batch_size=512, micro_batch_size=32,
+        steps=19_073, warmup=700, learning_rate=6e-4, final_learning_rate=6e-5, beta2=0.95, validate_every=250,
     ),
     "bigram": _lesson("bigram", n_embd=0, steps=10_000),
     "average": _lesson("average"),
@@ -303,7 +319,9 @@ def with_settings(recipe: _R, settings: Iterable[str]) -> _R:
             hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
             raise RecipeError(f"recipe {recipe.name!r} has no setting {key!r}{hint}")
         try:
-            changes[key] = known[key](value)
+            changes[key] = {"true": True, "false": False}[value.lower()] if known[key] is bool else known[key](value)
+        except KeyError:
+            raise RecipeError(f"{key} takes true or false, not {value!r}") from None
         except ValueError:
             raise RecipeError(f"{key} takes a {known[key].__name__}, not {value!r}") from None
     return replace(recipe, **changes)

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ from etude.gpt.tensors import is_finite
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, load_checkpoint, save_checkpoint, saved_step
 from .curves import LOSS_SVG, Curves
 from .events import EventFile
+from .ranks import ALONE, Ranks
 from .recipes import RECIPE, RECIPES, ChordRecipe, Recipe, RecipeError, TextRecipe
 from .samples import SAMPLES, samples_text
 
@@ -77,6 +78,8 @@ class Progress:
     top1: float | None = None
     sample: str | None = None
     remark: str | None = None
+    peak_share: float | None = None
+    """Of the operations that the GPUs can do, those that the model needs; None where that is unknown."""
 
 
 Report = Callable[[Progress], None]
@@ -98,11 +101,14 @@ def saved_recipe(directory: Path) -> Recipe:
 class RunFolder(Generic[R]):
     """A run's folder, and the state that its checkpoint holds beside the arrays: a JSON-able dictionary.
 
-    A new run is `create`d once all of it is ready; a resumed one has `arrays` to restore, after `go_on`.
+    A new run is `create`d once all of it is ready; a resumed one has `arrays` to restore, after `go_on`. Of several
+    processes one `writes`; the others read what it wrote and keep the same state.
     """
 
-    def __init__(self, directory: Path, recipe: R, resume: bool, tensorboard: bool = False) -> None:
-        self.directory = directory
+    def __init__(
+        self, directory: Path, recipe: R, resume: bool, tensorboard: bool = False, writes: bool = True
+    ) -> None:
+        self.directory, self.writes = directory, writes
         self.arrays: Arrays = {}
         self._curves, self._sampled = Curves(), list[Mapping[str, Any]]()
         self._tensorboard, self._events = tensorboard, cast("EventFile | None", None)
@@ -125,9 +131,10 @@ class RunFolder(Generic[R]):
     def create(self, arrays: Mapping[str, NDArray[Any]], corpus: str) -> None:
         """Write a new run's first checkpoint. `corpus` is the fingerprint of what it is trained and validated on."""
         self.state["corpus"] = corpus
-        # A folder's metrics are this run's: a line is there once, whatever was stopped when.
-        with atomic_write(self.directory / METRICS):
-            pass
+        if self.writes:
+            # A folder's metrics are this run's: a line is there once, whatever was stopped when.
+            with atomic_write(self.directory / METRICS):
+                pass
         self.save(arrays)
         self._take_in()
         self.write_recipe()  # last: from here on there is a run to resume
@@ -150,6 +157,8 @@ class RunFolder(Generic[R]):
 
     def _take_in(self) -> None:
         """Read the metrics up to the checkpoint, for what is made of them."""
+        if not self.writes:
+            return
         path = self.directory / METRICS
         with open(path, "rb") as file:
             written = file.read(self.state["metrics_bytes"])
@@ -165,6 +174,8 @@ class RunFolder(Generic[R]):
 
     def record(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Append to the metrics, after cutting off what a run that was killed wrote past its last checkpoint."""
+        if not self.writes:
+            return
         for line in lines:
             self._curves.add(line)
             if self._events:
@@ -178,6 +189,8 @@ class RunFolder(Generic[R]):
 
     def show(self) -> None:
         """Write what is made of the metrics: the picture of the loss, the samples, TensorBoard's events."""
+        if not self.writes:
+            return
         steps = self.state["step"]
         title = f"{self.recipe.name}, seed {self.recipe.seed}: {steps:,} step{'s' * (steps != 1)}"
         with atomic_write(self.directory / LOSS_SVG) as file:
@@ -190,6 +203,8 @@ class RunFolder(Generic[R]):
 
     def save(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write the checkpoint. Raises `TrainingError` for arrays that are not finite: the last good one is kept."""
+        if not self.writes:
+            return
         broken = next(
             (name for name, array in arrays.items() if array.dtype.kind == "f" and not is_finite(array)), None
         )
@@ -208,6 +223,8 @@ class RunFolder(Generic[R]):
         self.write_recipe()
 
     def write_recipe(self) -> None:
+        if not self.writes:
+            return
         with atomic_write(self.directory / RECIPE) as file:
             file.write((json.dumps(asdict(self.recipe), indent=2) + "\n").encode())
 
@@ -238,12 +255,15 @@ def naming_checkpoint(directory: Path, resume: bool) -> Iterator[None]:
 
 
 @contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and a polite kill into a question the loop asks between steps; a second one acts at once."""
+def signals(patient: bool = False) -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and a polite kill into a question the loop asks between steps; a second one acts at once.
+
+    Not on a `patient` process: to those that torchrun started, it hands on a Ctrl-C that the terminal sent them too.
+    """
     asked: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if asked and not patient:
             raise KeyboardInterrupt
         asked.append(number)
 
@@ -313,11 +333,12 @@ class Stepped(Protocol):
         """What a checkpoint must hold."""
 
 
-def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report) -> None:
+def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report, ranks: Ranks = ALONE) -> None:
     """Take all steps that are left: recorded, validated and saved, fitted to a budget in minutes, stoppable.
 
     In the state, "validation" is the document of the last validation, "best" that of the best so far with its "step",
-    both None at first, and "worse" says how many came after the best.
+    both None at first, and "worse" says how many came after the best. Several processes decide alike: whatever one is
+    asked or one's clock says, all do.
     """
     folder, state = run.folder, run.folder.state
     state |= {"best": None, "validation": None, "worse": 0} | state
@@ -334,7 +355,7 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report) -> Non
         state["seconds"] += seconds[-1]
         folder.record([{"step": step, "loss": round(loss, 4), "rate": float(f"{run.rate(step - 1):.4g}")}])
         if not state["fitted"] and len(seconds) == _SKIPPED_STEPS + _TIMED_STEPS:
-            _fit_to_budget(run, sum(seconds[_SKIPPED_STEPS:]) / _TIMED_STEPS)
+            _fit_to_budget(run, sum(seconds[_SKIPPED_STEPS:]) / _TIMED_STEPS, ranks)
         recipe, recent = folder.recipe, seconds[-100:]
         speed = sum(recent) / len(recent)  # seconds a step
         left = speed * (recipe.steps - step) if state["fitted"] else 60 * recipe.minutes
@@ -343,16 +364,18 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report) -> Non
             progress = _validated(run, progress)
         if recipe.checkpoint_every and step % recipe.checkpoint_every == 0:
             directory = folder.directory / f"step-{step:06d}"
-            if not directory.exists():  # else a run that was killed after it wrote the same
-                with atomic_directory(directory) as temporary:
-                    run.keep(temporary)
+            if not ranks.of_first(directory.exists()):  # else a run that was killed after it wrote the same
+                with atomic_directory(directory) if folder.writes else nullcontext(directory) as temporary:
+                    run.keep(temporary)  # of a sharded model every process has to help
         report(progress)
         over = is_over(folder)
-        if stopped() or over or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+        stop, late = ranks.any(stopped(), time.monotonic() - saved_at > CHECKPOINT_SECONDS)
+        if stop or late or over:
             folder.save(run.arrays())
             saved_at = time.monotonic()
-        if stopped() and not over:
+        if stop and not over:
             folder.show()
+            ranks.wait()  # until what was asked to stop is saved: the first that leaves has the others ended
             raise Interrupted(step)
 
 
@@ -389,12 +412,12 @@ def _validated(run: Stepped, progress: Progress) -> Progress:
     return replace(progress, validation=found.nats, top1=found.top1, sample=sample, remark=remark)
 
 
-def _fit_to_budget(run: Stepped, step_seconds: float) -> None:
+def _fit_to_budget(run: Stepped, step_seconds: float, ranks: Ranks) -> None:
     """Set the number of steps once, from the speed of a step and of a validation; then the schedule is fixed."""
     folder = run.folder
     began = time.monotonic()
     run.validate()
     validation_seconds = time.monotonic() - began
     left = folder.recipe.minutes * 60 - folder.state["seconds"] - 2 * validation_seconds
-    more = int(left / (step_seconds + validation_seconds / folder.recipe.validate_every))
+    more = int(ranks.of_first(left / (step_seconds + validation_seconds / folder.recipe.validate_every)))
     folder.fit(folder.state["step"] + max(1, more), run.arrays())

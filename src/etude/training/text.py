@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ from etude.tokens.tokenizer import read_tokenizer
 
 from .card import stream_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
+from .device import Device, choose, compiler, flops_per_token
+from .distributed import all_finite, drop_shards, fill, load_shards, save_shards, whole
 from .evaluation import score_stream
 from .learner import Learner, schedule
+from .ranks import Ranks, joined, lost_peers
 from .recipes import RecipeError, TextRecipe
 from .runs import (
     Report,
@@ -49,6 +53,7 @@ LOSS_STEPS = 100  # whose mean loss a run tells at its end
 RANDOM_BATCHES = 20  # nanoGPT's protocol of validation
 _HELD_OUT = 0.1  # share of the stream, at its end, that is kept for validation
 _LONGEST = 256  # of the windows of a model's own block
+_WORTH_COMPILING = 5.0  # minutes of a run
 
 
 def train(
@@ -61,6 +66,7 @@ def train(
     report: Report = lambda progress: None,
     say: Callable[[str], None] = lambda message: None,
     tensorboard: bool = False,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Train on files of text, write the model directory, return what came of it:
 
@@ -69,17 +75,34 @@ def train(
 
     where "validation" is {"tokens", "nats_per_token", "random": {"batches", "nats_per_token"}}, the last one, "best" is
     the best one with its "step", "kept" the step whose weights are the model, and "verbatim" the share of the last
-    samples that stands in the training text (`samples.verbatim_share`), or None. `init` is the model
-    directory to begin from, which a resumed run needs no more. Raises `TrainingError`, `CheckpointError`,
-    `RecipeError`, `CorpusError`, `TokenizerError`, `ModelError`, or `Interrupted` after a signal, with the state saved.
+    samples that stands in the training text (`samples.verbatim_share`), or None. `init` is the model directory to begin
+    from, which a resumed run needs no more. `device` is cpu or cuda, by default a GPU where there is one. In a process
+    that torchrun started this is one of several that train together. Raises `TrainingError`, `CheckpointError`,
+    `RecipeError`, `CorpusError`, `TokenizerError`, `ModelError`, `DeviceError`, `RanksError`, or `Interrupted` after a
+    signal, with the state saved.
     """
-    with signals() as stopped, enough_memory():
+    kept = f"the last checkpoint in {directory} is kept: start them all again with --resume"
+    with (
+        joined(device) as ranks,
+        signals(patient=ranks.size > 1) as stopped,
+        enough_memory(),
+        lost_peers(ranks, kept),
+    ):
+        if not ranks.first:
+            report, say = (lambda progress: None), (lambda message: None)
+        computes_on = choose(device, ranks.local_rank)
         if resume and init is not None and init.resolve().name != recipe.init:
             begun = f"the model {recipe.init}" if recipe.init else "nothing"
             raise RecipeError(f"{directory} was begun from {begun}, not {init}; resume without --init")
-        folder = RunFolder(directory, recipe, resume, tensorboard)
+        folder = RunFolder(directory, recipe, resume, tensorboard, writes=ranks.first)
         texts = [read_text(path) for path in corpus]
         beginning = _resumed(directory, folder.recipe) if resume else begin(texts, folder.recipe, init)
+        _check_shares(beginning.recipe, ranks)
+        if beginning.recipe.compile == "yes" and compiler() is None:
+            raise RecipeError(
+                f"{directory}: its step is compiled (compile=yes), and no C++ compiler is found here: install g++ or "
+                f"clang++, or name one in $CXX{'' if resume else ', or begin with --set compile=no'}"
+            )
         ids = encode(texts, corpus, beginning.tokenizer, beginning.config)
         if validation is None:
             cut = int((1 - _HELD_OUT) * len(ids))
@@ -95,8 +118,8 @@ def train(
         del texts
         say(f"{len(ids):,} tokens to train on, {len(held_out):,} to validate on")
         names = [path.name for path in corpus], None if validation is None else validation.name
-        run = _Run(folder, beginning, ids, held_out, names, resume)
-        take_steps(run, stopped, report)
+        run = _Run(folder, beginning, ids, held_out, names, resume, ranks, computes_on)
+        take_steps(run, stopped, run.with_peak_share(report), ranks)
         return run.finish()
 
 
@@ -113,8 +136,11 @@ class Beginning:
 def begin(texts: Sequence[str], recipe: TextRecipe, init: Path | None = None) -> Beginning:
     """A new model of the recipe's sizes for the characters of `texts`, or the model of a directory, as it is.
 
-    Raises `RecipeError`, `ConfigError` or `ModelError`.
+    In its recipe all is decided that was left to be: sizes, and whether the step is compiled. Raises `RecipeError`, `ConfigError` or `ModelError`.
     """
+    if recipe.compile == "auto":
+        worth = recipe.minutes >= _WORTH_COMPILING and compiler() is not None
+        recipe = replace(recipe, compile="yes" if worth else "no")
     if init is None:
         if recipe.name == "finetune":
             raise RecipeError("the recipe finetune begins from a model: name its directory with --init")
@@ -174,6 +200,21 @@ def draw(ids: Ids, rng: np.random.Generator, batch_size: int, block_size: int) -
     return rows
 
 
+def _check_shares(recipe: TextRecipe, ranks: Ranks) -> None:
+    """Raise `RecipeError` unless processes and micro-batches divide a batch."""
+    share, rest = divmod(recipe.batch_size, ranks.size)
+    if rest:
+        raise RecipeError(
+            f"batch_size {recipe.batch_size:,} cannot be divided among {ranks.size:,} processes; start a number of "
+            "processes that divides it, or begin with another batch_size"
+        )
+    if recipe.micro_batch_size and share % min(share, recipe.micro_batch_size):
+        raise RecipeError(
+            f"micro_batch_size {recipe.micro_batch_size:,} does not divide the {share:,} windows of a process; choose "
+            "one that does"
+        )
+
+
 class _Run:
     """Everything that changes during a run, and how it is saved."""
 
@@ -185,65 +226,85 @@ class _Run:
         held_out: Ids,
         names: tuple[Sequence[str], str | None],
         resume: bool,
+        ranks: Ranks,
+        device: Device,
     ) -> None:
         keep_freed_memory()
         self.names = names  # of the corpus and of what it is validated on, for the card
+        self.ranks, self.device = ranks, device
+        self.drawn: tuple[int, Ids, int] | None = None
         self.folder, self.config, self.tokenizer = folder, beginning.config, beginning.tokenizer
         folder.recipe = recipe = beginning.recipe
         self.ids, self.held_out, self.state = ids, held_out, folder.state
-        self.learner = Learner(self.config, recipe)
+        self.learner = Learner(self.config, recipe, ranks, device)
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
         for part in (self.tokenizer.to_json().encode(), ids.data, held_out.data):
             digest.update(hashlib.sha256(part).digest())
+        ranks.check_same(digest.hexdigest(), "corpus or model")
         if resume:
             folder.go_on(digest.hexdigest())
             self._restore()
             return
         self.learner.adopt(beginning.weights)
-        self.state |= {"losses": [], "verbatim": None}
-        folder.directory.mkdir(parents=True, exist_ok=True)
-        config_text = (json.dumps(self.config.to_dict(), indent=2) + "\n").encode()
-        for name, content in ((CONFIG, config_text), (TOKENIZER, self.tokenizer.to_json().encode())):
-            with atomic_write(folder.directory / name) as file:
-                file.write(content)
+        self.state |= {"losses": [], "verbatim": None, "shards": None}
+        if ranks.first:
+            folder.directory.mkdir(parents=True, exist_ok=True)
+            config_text = (json.dumps(self.config.to_dict(), indent=2) + "\n").encode()
+            for name, content in ((CONFIG, config_text), (TOKENIZER, self.tokenizer.to_json().encode())):
+                with atomic_write(folder.directory / name) as file:
+                    file.write(content)
         folder.create(self.arrays(), digest.hexdigest())
 
     def step(self, step: int) -> float:
         """One optimiser step; returns the loss in nats a token."""
+        recipe, drawn = self.folder.recipe, self.drawn
+        _, rows, dropped = drawn if drawn and drawn[0] == step else self._draw(step)
+        if recipe.dropout:
+            torch.manual_seed((dropped + self.ranks.rank) % (1 << 63))  # each process has other rows
+        loss = self.learner.step(rows, recipe, step)
+        if self.device.on_gpu:  # while it computes; the number below waits for it
+            self.drawn = self._draw(step + 1)
+        found = loss.item()
+        self.state["losses"] = [*self.state["losses"], found][-LOSS_STEPS:]
+        return found
+
+    def _draw(self, step: int) -> tuple[int, Ids, int]:
+        """A step, its windows [b, t + 1], and what seeds its dropout."""
         recipe = self.folder.recipe
         rng = np.random.default_rng((recipe.seed, 1, step))
         rows = draw(self.ids, rng, recipe.batch_size, recipe.block_size)
         if isinstance(self.tokenizer, CharTokenizer):
             rows[0, 0] = self.tokenizer.bos_id  # it stands before every prompt, so it must be known there
-        if recipe.dropout:
-            torch.manual_seed(int(rng.integers(1 << 63)))
-        found = self.learner.step(rows, recipe, step)
-        self.state["losses"] = [*self.state["losses"], found][-LOSS_STEPS:]
-        return found
+        return step, rows, int(rng.integers(1 << 63))
 
     def validate(self) -> Validation:
         """Score the held-out stream in full, and beside it by nanoGPT's protocol: always the same random batches."""
         recipe = self.folder.recipe
-        document = score_stream(self.held_out, self.learner.score, recipe.block_size, recipe.batch_size)
+        score = partial(self.learner.score, at_once=recipe.micro_batch_size)
+        document = score_stream(self.held_out, score, recipe.block_size, recipe.batch_size)
         rng, block_size = np.random.default_rng((recipe.seed, 2)), min(recipe.block_size, len(self.held_out) - 1)
         drawn = [draw(self.held_out, rng, recipe.batch_size, block_size) for _ in range(RANDOM_BATCHES)]
-        means = [float(self.learner.score(rows).mean()) for rows in drawn]
+        means = [float(score(rows).mean()) for rows in drawn]
         document["random"] = {"batches": RANDOM_BATCHES, "nats_per_token": float(np.mean(means))}
         return Validation(document, document["nats_per_token"]["value"], samples=self._samples())
 
     def _samples(self) -> dict[str, Any] | None:
-        """A few texts of the model as it is, and the share of them that stands in the training text."""
+        """A few texts of the model as it is, and the share of them that stands in the training text.
+
+        The first process writes them, and the others wait for their share.
+        """
         recipe, tokenizer, bos = self.folder.recipe, self.tokenizer, self.config.bos_token_id
         if not recipe.samples or not recipe.sample_tokens:
             return None
-        beginning = int(self.held_out[0]) if bos is None else bos
-        sizes = (recipe.samples, recipe.sample_tokens)
-        written = write_samples(
-            self.config, self.learner.weights(), tokenizer.vocab_size, beginning, *sizes, recipe.seed
-        )
-        window = VERBATIM_CHARACTERS if isinstance(tokenizer, CharTokenizer) else VERBATIM_PIECES
-        self.state["verbatim"] = verbatim_share(written, self.ids, window)
-        return {"texts": [tokenizer.decode(ids) for ids in written], "verbatim": self.state["verbatim"]}
+        weights, written, share = self.learner.weights(), list[list[int]](), 0.0
+        if self.ranks.first:
+            beginning = int(self.held_out[0]) if bos is None else bos
+            sizes = (recipe.samples, recipe.sample_tokens)
+            written = write_samples(self.config, weights, tokenizer.vocab_size, beginning, *sizes, recipe.seed)
+            window = VERBATIM_CHARACTERS if isinstance(tokenizer, CharTokenizer) else VERBATIM_PIECES
+            share = verbatim_share(written, self.ids, window)
+        self.state["verbatim"] = share = self.ranks.of_first(share)
+        return {"texts": [tokenizer.decode(ids) for ids in written], "verbatim": share}
 
     def rate(self, step: int) -> float:
         return self.folder.recipe.learning_rate * schedule(self.folder.recipe, step)
@@ -259,15 +320,18 @@ class _Run:
         if self.folder.recipe.keep == "last" or best["step"] == step:
             result = self._result(step)
             self._save(directory, result)
-            return result
-        if not (directory / WEIGHTS).exists():
-            raise CheckpointError(
-                f"{directory / WEIGHTS}: missing; it was the best model, of step {best['step']:,}; "
-                "start the run again in another folder"
-            )
-        result = self._result(best["step"])
-        with atomic_write(directory / CARD) as file:
-            file.write(stream_card(self.folder.recipe, *self.names, result).encode())
+        else:
+            result = self._result(best["step"])
+            if self.ranks.first:
+                if not (directory / WEIGHTS).exists():
+                    raise CheckpointError(
+                        f"{directory / WEIGHTS}: missing; it was the best model, of step {best['step']:,}; "
+                        "start the run again in another folder"
+                    )
+                with atomic_write(directory / CARD) as file:
+                    file.write(stream_card(self.folder.recipe, *self.names, result).encode())
+        if self.ranks.first:
+            drop_shards(directory, self.state["shards"])
         return result
 
     def _result(self, kept: int) -> dict[str, Any]:
@@ -287,22 +351,41 @@ class _Run:
         }
 
     def _save(self, directory: Path, result: dict[str, Any]) -> None:
-        weights = self.learner.weights()
+        weights = self.learner.weights()  # of a sharded model, which every process has to help with
         if not all(np.isfinite(array).all() for array in weights.values()):
             raise TrainingError(f"the weights after step {self.state['step']:,} are not finite")
-        save_model(
-            directory, self.config, weights, self.tokenizer, stream_card(self.folder.recipe, *self.names, result)
-        )
+        if self.ranks.first:
+            card = stream_card(self.folder.recipe, *self.names, result)
+            save_model(directory, self.config, weights, self.tokenizer, card)
+
+    def with_peak_share(self, report: Report) -> Report:
+        """A report that also tells what share of the peak of all GPUs is used, where it is known."""
+        recipe, peak = self.folder.recipe, self.device.peak
+        if peak is None:
+            return report
+        flops = flops_per_token(self.config, recipe.block_size) * recipe.batch_size * recipe.block_size
+        share = flops / (peak * self.ranks.size)  # at one step a second
+        return lambda progress: report(replace(progress, peak_share=share * progress.steps_per_second))
 
     def arrays(self) -> Arrays:
-        """What a checkpoint holds."""
-        return {name: tensor.detach().numpy() for name, tensor in self.learner.tensors().items()}
+        """What a checkpoint holds. A sharded model's tensors are written here, in a folder that its state names."""
+        tensors = self.learner.tensors()
+        if self.folder.recipe.shard and self.ranks.size > 1:
+            step, shards = self.state["step"], self.state["shards"]
+            if self.ranks.any(not all_finite(tensors))[0]:  # the last good shards are kept
+                raise TrainingError(f"after step {step:,} a shard of the model is not finite")
+            self.state["shards"] = save_shards(self.folder.directory, tensors, step, shards, self.ranks)
+            return {}
+        self.state["shards"] = None
+        return {name: whole(tensor) for name, tensor in tensors.items()} if self.ranks.first else {}
 
     def _restore(self) -> None:
         tensors, directory = self.learner.tensors(), self.folder.directory
-        check_fit(self.folder.arrays, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, directory)
-        if not isinstance(self.state.get("losses"), list) or "verbatim" not in self.state:
+        if not isinstance(self.state.get("losses"), list) or not {"verbatim", "shards"} <= self.state.keys():
             raise CheckpointError(f"{directory / CHECKPOINT}: damaged; start the run again in another folder")
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(torch.from_numpy(self.folder.arrays.pop(name)))  # no second copy stays in memory
+        if isinstance(self.state["shards"], str):
+            load_shards(directory, self.state["shards"], tensors, self.ranks)
+            return
+        check_fit(self.folder.arrays, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, directory)
+        for name, tensor in tensors.items():
+            fill(tensor, torch.from_numpy(self.folder.arrays.pop(name)))  # no second copy stays in memory
