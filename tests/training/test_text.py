@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import string
 import subprocess
@@ -603,14 +604,20 @@ def test_a_result_shows_its_loss_in_a_notebook(text_file: Path, tmp_path: Path) 
 
 
 @pytest.mark.skipif(compiler() is None, reason="compiles the step, and there is no C++ compiler")
-def test_a_compiled_run_resumes_to_the_same_bytes(text_file: Path, tmp_path: Path) -> None:
+def test_a_compiled_run_resumes_to_the_same_bytes(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """About 15 seconds of two cores, most of them the C++ compiler's."""
     settings: dict[str, Any] = {**SIZES, "n_layer": 1, "n_head": 2, "n_embd": 16, "ngram_rows": 64, "compile": "yes"}
-    etude.train(text_file, tmp_path / "whole", "modern", **settings)
-    with pytest.raises(Interrupted):
-        etude.train(text_file, tmp_path / "stopped", "modern", report=stop_at(7), **settings)
-    etude.train(text_file, tmp_path / "stopped", resume=True)
-    same_files(tmp_path / "stopped", tmp_path / "whole")
+
+    def left_at_7(progress: Progress) -> None:  # what a kill would leave: the checkpoint is of step 6
+        if progress.step == 7:
+            shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+
+    monkeypatch.setattr("etude.training.runs.CHECKPOINT_SECONDS", -1.0)
+    etude.train(text_file, tmp_path / "whole", "modern", report=left_at_7, **settings)
+    etude.train(text_file, tmp_path / "killed", resume=True)
+    same_files(tmp_path / "killed", tmp_path / "whole")
     etude.train(text_file, tmp_path / "plain", "modern", **settings | {"compile": "no"})
     losses = [[line["loss"] for line in metrics(tmp_path / run) if "loss" in line] for run in ("whole", "plain")]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)  # both in bfloat16, which they round in other places
@@ -654,7 +661,7 @@ def test_a_run_whose_compiler_is_missing_or_fails_is_one_line(
 
     monkeypatch.setenv("CXX", sys.executable)
     monkeypatch.setattr(torch, "compile", compile_wrongly)
-    with pytest.raises(DeviceError, match="the step cannot be compiled .*; begin again with --set compile=no"):
+    with pytest.raises(DeviceError, match=r"the step cannot be compiled .*; take --set compile=no"):
         etude.train(text_file, run, "classic", compile="yes", **settings)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RecipeError, match=r"run: its step is compiled .*or name one in \$CXX$"):

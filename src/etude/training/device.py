@@ -85,7 +85,7 @@ def compiling() -> Iterator[None]:
             raise
         cause = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DeviceError(
-            f"the step cannot be compiled ({cause[:200]}); begin again with --set compile=no, on a GPU with --device cpu"
+            f"the step cannot be compiled ({cause[:200]}); take --set compile=no, on a GPU --device cpu"
         ) from error
 
 

@@ -136,7 +136,8 @@ class Beginning:
 def begin(texts: Sequence[str], recipe: TextRecipe, init: Path | None = None) -> Beginning:
     """A new model of the recipe's sizes for the characters of `texts`, or the model of a directory, as it is.
 
-    In its recipe all is decided that was left to be: sizes, and whether the step is compiled. Raises `RecipeError`, `ConfigError` or `ModelError`.
+    Its recipe says all that was left open: sizes, and whether the step is compiled. Raises `RecipeError`, `ConfigError`
+    or `ModelError`.
     """
     if recipe.compile == "auto":
         worth = recipe.minutes >= _WORTH_COMPILING and compiler() is not None
