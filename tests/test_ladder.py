@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 import etude
+from etude.corpus.stream import read_ids
+from etude.corpus.text import find_sources
 from etude.engines.array import ArrayEngine
 from etude.gpt.config import RUNGS, GPTConfig, parameter_shapes
 from etude.gpt.directory import load_model
@@ -131,13 +133,12 @@ def test_a_rung_is_a_recipe_whose_model_writes(rung: str, tmp_path: Path) -> Non
 def test_an_untrained_bigram_is_worse_than_equal_chances(shared_plays: Path) -> None:
     pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
     from etude.training.text import begin
-    from etude.training.text_scores import encode
 
     settings = RECIPES["bigram"]
     assert isinstance(settings, TextRecipe)
     text = shared_plays.read_text(encoding="utf-8")
     beginning = begin([text], settings)
-    ids = encode([text], [shared_plays], beginning.tokenizer, beginning.config)
+    ids = read_ids(find_sources([shared_plays]), beginning.tokenizer, beginning.bos_id, 66)
     table = ArrayEngine(beginning.config, beginning.weights).start_batch([[token] for token in range(66)])  # [V, V]
     nats = np.log(np.exp(table).sum(axis=1)[ids[:-1]]) - table[ids[:-1], ids[1:]]
     assert math.log(66) + 0.2 < nats.mean() < math.log(66) + 0.8

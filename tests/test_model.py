@@ -229,6 +229,22 @@ def test_gpt2_writes_only_what_its_tokenizer_can_say(bytes_directory: Path) -> N
             assert sample.text == "na\u00efve" + model.tokenizer.decode(sample.tokens)
 
 
+def test_what_was_in_no_training_text_is_read_and_never_written(tmp_path: Path) -> None:
+    """Untrained, the 256 bytes would be almost all of a text."""
+    tokenizer = CharTokenizer("abc", byte_fallback=True)
+    config = GPTConfig("gpt2", tokenizer.vocab_size, 8, 1, 2, 8, bos_token_id=3, eos_token_id=3)
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
+    save_model(tmp_path, config, weights, tokenizer, "")
+    model = text_model(tmp_path)
+    samples = [*model.generate("aé日", 5, 20), *model.generate_all(["", "é"], 2, 20, GREEDY), *model.generate(n=5)]
+    assert all(token < 3 for sample in samples for token in sample.tokens)
+    assert set("".join(sample.text for sample in samples)) == set("aé日bc")
+    assert "".join(model.stream("aé日", 20)) == samples[0].text
+    trace = model.trace("é", steps=4)
+    assert all(token.id <= 3 for token in trace.tokens[3:])
+
+
 def test_gpt2_stops_at_the_end_of_text(bytes_directory: Path) -> None:
     samples = text_model(bytes_directory).generate("a", n=200, max_tokens=60, sampling=Sampling(temperature=3))
     assert any(len(sample.tokens) < 60 for sample in samples)

@@ -59,6 +59,7 @@ def train(
     recipe: str | None = None,
     *,
     init: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     engine: str | None = None,
     validation: str | Path | None = None,
     device: str | None = None,
@@ -69,18 +70,23 @@ def train(
     tensorboard: bool = False,
     **settings: Any,
 ) -> RunResult:
-    """Train on files of songs or of text into a model directory; returns its scores, which a notebook shows as a plot.
+    """Train on songs or on text into a model directory; returns its scores, which a notebook shows as a plot.
+
+    Songs are JSON lines; text is any file, plain or gzipped, a folder of them, JSON lines whose "text" is a document,
+    or `-` for standard input.
 
     `recipe` is `chords` for songs, `micro` for text with a document a line, `classic` for text as one stream, and
     `finetune` to go on with `init`, a GPT-2 model directory, on a stream; `bigram` to `norm` are the rungs of
     docs/ladder, on a stream too. By default it is `finetune` where there is an `init`, else `chords`; a resumed run
-    keeps the one it was begun with. `engine` is for `micro`: scalar, compiled or
-    tensor (default: the fastest that is installed). `validation` is a file of songs (default: `valid.*` beside
-    `train.*`, or a twentieth of the corpus) or of text (default: none for `micro`, else the last tenth). `device`, cpu
-    or cuda, is for text as one stream (default: a GPU where there is one). `size` is the number of layers, and sets
-    width, heads and rates to match. The settings are the recipe's fields, `report` is called as the run goes on, `say`
-    with remarks. With `tensorboard` the run's folder has an event file for TensorBoard too, of all steps, also those
-    before a resumption.
+    keeps the one it was begun with. `engine` is for `micro`: scalar, compiled or tensor (default: the fastest that is
+    installed). `tokenizer` is for a new model of a stream: `char`, which says what was not in the corpus byte by byte,
+    `plain`, which has the characters of the corpus alone, `byte`, or the path of a tokenizer.json, of a model
+    directory, or of a folder with GPT-2's vocab.json and merges.txt; by default it is `plain` for the rungs, else
+    `char`. `validation` is a file of songs (default: `valid.*` beside `train.*`, or a twentieth of the corpus) or of
+    text (default: none for `micro`, else the last tenth). `device`, cpu or cuda, is for text as one stream (default: a
+    GPU where there is one). `size` is the number of layers, and sets width, heads and rates to match. The settings are
+    the recipe's fields, `report` is called as the run goes on, `say` with remarks. With `tensorboard` the run's folder
+    has an event file for TensorBoard too, of all steps, also those before a resumption.
     """
     from pathlib import Path
 
@@ -104,6 +110,8 @@ def train(
     if model is not None and not isinstance(chosen, TextRecipe):
         raise RecipeError(f"the recipe {chosen.name} begins from nothing; with --init take finetune, or none")
     if not isinstance(chosen, TextRecipe):
+        if tokenizer is not None:
+            raise RecipeError(f"the recipe {chosen.name} makes its own tokenizer; leave --tokenizer out")
         if (processes := started().size) > 1:
             raise RecipeError(
                 f"the recipe {chosen.name} trains in one process, not in {processes:,}; start it by itself"
@@ -111,7 +119,9 @@ def train(
         if device not in (None, "cpu"):
             raise RecipeError(f"the recipe {chosen.name} trains on a processor alone, not on {device}")
     with naming_checkpoint(directory, resume):
-        found = _train(paths, held_out, directory, chosen, model, engine, device, resume, report, say, tensorboard)
+        found = _train(
+            paths, held_out, directory, chosen, model, tokenizer, engine, device, resume, report, say, tensorboard
+        )
     return RunResult(found, directory)
 
 
@@ -121,6 +131,7 @@ def _train(
     directory: Path,
     chosen: Recipe,
     model: Path | None,
+    tokenizer: str | Path | None,
     engine: str | None,
     device: str | None,
     resume: bool,
@@ -134,10 +145,9 @@ def _train(
         from .corpus.text import read_documents
         from .training.micro import train as train_micro
 
-        kept_apart = None if held_out is None else read_documents([held_out])
-        return train_micro(
-            read_documents(paths), kept_apart, directory, chosen, engine, resume, report, say, tensorboard
-        )
+        kept_apart = None if held_out is None else read_documents([held_out], directory, say)
+        documents = read_documents(paths, directory, say)
+        return train_micro(documents, kept_apart, directory, chosen, engine, resume, report, say, tensorboard)
 
     from .engines.engine import ENGINES, EngineError, check_engine
 
@@ -147,7 +157,9 @@ def _train(
         check_engine(engine or "tensor")
         from .training.text import train as train_text
 
-        return train_text(paths, held_out, directory, chosen, model, resume, report, say, tensorboard, device)
+        return train_text(
+            paths, held_out, directory, chosen, model, resume, report, say, tensorboard, device, tokenizer
+        )
 
     from .corpus.songs import read_songs, split_songs
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from etude.corpus.text import read_documents, read_text
+from etude.corpus.stream import read_ids
+from etude.corpus.text import find_sources, read_documents
 from etude.engines.array import ArrayEngine
 from etude.engines.engine import (
     ENGINES,
@@ -36,9 +37,9 @@ from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
 from etude.music.chart import parse_progression
 from etude.music.theory import Chord, Key, describe
 from etude.sampling import GREEDY, Sampling, StopFilter, probabilities
-from etude.tokens.bpe import BPETokenizer, StreamDecoder
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
+from etude.tokens.tokenizer import StreamDecoder, TextTokenizer
 from etude.training import text_scores
 from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
 from etude.training.ngram import NGramModel
@@ -265,7 +266,7 @@ class TextModel:
     def __init__(
         self,
         model: ModelFiles,
-        tokenizer: CharTokenizer | BPETokenizer,
+        tokenizer: TextTokenizer,
         engine: str | None = None,
         name: str = "model",
         precision: Precision | None = None,
@@ -284,12 +285,12 @@ class TextModel:
     @property
     def end_id(self) -> int | None:
         """The token that ends a text, where there is one."""
-        return self.tokenizer.bos_id if isinstance(self.tokenizer, CharTokenizer) else self.config.eos_token_id
+        return self.config.eos_token_id
 
     @property
     def default_max_tokens(self) -> int:
         """How far a text goes on unless it is told: a block of characters, or some lines of GPT-2's larger tokens."""
-        return self.config.block_size if isinstance(self.tokenizer, CharTokenizer) else TOKENS
+        return self.config.block_size if self.tokenizer.bos_first else TOKENS
 
     def generate(
         self,
@@ -373,15 +374,12 @@ class TextModel:
         return stop
 
     def _voice(self, stop: Sequence[str]) -> Voice:
-        tokenizer = self.tokenizer
-        if isinstance(tokenizer, CharTokenizer):
-            return Voice(lambda token: tokenizer.decode([token]), stops=stop)
-        decoder = StreamDecoder(tokenizer)
+        decoder = StreamDecoder(self.tokenizer)
         return Voice(decoder.feed, decoder.finish, stop)
 
     def _plan(self, max_tokens: int | None, sampling: Sampling | None, seed: int) -> Plan:
-        known, size = self.tokenizer.vocab_size, self.config.vocab_size
-        allowed = None if known == size else np.arange(size) < known  # [V]: a padded table has ids without a token
+        writable, size = self.tokenizer.n_writable, self.config.vocab_size
+        allowed = None if writable == size else np.arange(size) < writable  # [V]
         most = self.default_max_tokens if max_tokens is None else max_tokens
         return Plan(most, sampling or Sampling(), seed, size, lambda last: allowed, self.end_id)
 
@@ -398,11 +396,11 @@ class TextModel:
         say: Callable[[str], None] = unsaid,
         watch: Callable[[Sequence[int]], Iterable[int]] = lambda batches: batches,
     ) -> dict[str, Any]:
-        """What files of text cost this model: `training.text_scores.score` says what is in the document.
+        """What text costs this model: `training.text_scores.score` says what is in the document.
 
-        The files are a stream, each beginning with BOS, in windows of `block_size` tokens; for `micro` documents a
-        line. By default the windows are those that the run which made the model was validated in, else its block.
-        Raises `CorpusError`, `TokenizerError`, or `EtudeError` for another block.
+        The corpus is what `etude.train` takes: a stream, each document beginning with BOS, in windows of `block_size`
+        tokens; for `micro` documents a line. By default the windows are those that the run which made the model was
+        validated in, else its block. Raises `CorpusError`, `TokenizerError`, or `EtudeError` for another block.
         """
         config, tokenizer = self.config, self.tokenizer
         paths = [Path(path) for path in ([corpus] if isinstance(corpus, (str, Path)) else corpus)]
@@ -410,9 +408,9 @@ class TextModel:
         if not 2 <= block_size <= config.block_size:
             raise EtudeError(f"the block must be 2 to {config.block_size:,} tokens in this model, not {block_size:,}")
         if config.architecture == "micro" and isinstance(tokenizer, CharTokenizer):
-            documents = [np.array(tokenizer.document(text)) for text in read_documents(paths)]
+            documents = [np.array(tokenizer.document(text)) for text in read_documents(paths, say=say)]
         else:
-            documents = [text_scores.encode([read_text(path) for path in paths], paths, tokenizer, config)]
+            documents = [read_ids(find_sources(paths, say=say), tokenizer, config.bos_token_id, config.vocab_size)]
         if max(map(len, documents), default=0) < 2:
             raise EtudeError(f"{', '.join(map(str, paths))}: no two tokens in it, so there is nothing to score")
         engine = make_engine(self.scorer, config, self._weights, say, self.precision)
@@ -436,13 +434,11 @@ class TextModel:
     def _ids(self, prompt: str) -> list[int]:
         """The ids of a prompt, one at least. BOS stands before all characters, but for GPT-2 before an empty text."""
         ids = self.tokenizer.encode(prompt)
-        if isinstance(self.tokenizer, CharTokenizer):
-            return [self.tokenizer.bos_id, *ids]
-        if ids:
+        if ids and not self.tokenizer.bos_first:
             return ids
         if self.config.bos_token_id is None:
             raise EtudeError("the prompt is empty, and this model has no token that begins a text; give it one")
-        return [self.config.bos_token_id]
+        return [self.config.bos_token_id, *ids]
 
 
 def load(name: str | Path, engine: str | None = None, precision: Precision | None = None) -> ChordModel | TextModel:

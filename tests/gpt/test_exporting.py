@@ -17,6 +17,7 @@ from etude.gpt.directory import load_model, save_model
 from etude.gpt.exporting import ExportingError, export_model
 from etude.gpt.tensors import TensorFile
 from etude.tokens.bpe import BPETokenizer
+from etude.tokens.bytes import ByteTokenizer
 from etude.tokens.characters import CharTokenizer
 
 from .conftest import TEXT, MakeGPT2
@@ -32,8 +33,7 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(each.relative_to(path)): each.read_bytes() for each in (path, *path.rglob("*")) if each.is_file()}
 
 
-def characters_model(directory: Path, characters: str) -> Path:
-    tokenizer = CharTokenizer(characters)
+def characters_model(directory: Path, tokenizer: CharTokenizer | ByteTokenizer) -> Path:
     config = GPTConfig("gpt2", tokenizer.vocab_size, 32, 1, 2, 32)
     rng = np.random.default_rng(0)
     weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
@@ -72,14 +72,23 @@ def test_transformers_gives_the_same_logits_and_ids(
     assert (again.config, again.tokenizer, again.card) == (ours.config, ours.tokenizer, "# A card\n")
 
 
-def test_transformers_has_character_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ours", "text"),
+    [
+        (CharTokenizer("\n '.?Tabehilnort"), "To be\n  or  not 'll the hill?"),
+        (CharTokenizer("\n '.?Tabehilnort", byte_fallback=True), "To be\n  or  Zürich 日本 'll?"),
+        (ByteTokenizer(), "To be\n  or  Zürich 日本 'll?"),
+    ],
+)
+def test_transformers_has_tokens_of_characters_and_bytes(
+    tmp_path: Path, ours: CharTokenizer | ByteTokenizer, text: str
+) -> None:
     transformers = pytest.importorskip("transformers", reason="the parity tests need transformers (the dev extra)")
-    source = characters_model(tmp_path / "m", "\n '.?Tabehilnort")
+    source = characters_model(tmp_path / "m", ours)
     export_model(source, tmp_path / "x", "hf")
-    tokenizer, ours = transformers.AutoTokenizer.from_pretrained(tmp_path / "x"), CharTokenizer("\n '.?Tabehilnort")
-    text = "To be\n  or  not 'll the hill?"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "x")
     ids = tokenizer(text).input_ids
-    assert ids == ours.document(text)[:-1]
+    assert ids == [ours.bos_id, *ours.encode(text)]
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert json.loads((tmp_path / "x" / "config.json").read_text())["eos_token_id"] == ours.bos_id
 
@@ -102,7 +111,7 @@ def test_what_cannot_be_exported(tmp_path: Path, make_gpt2: MakeGPT2, model_dire
     save_model(
         tmp_path / "wide", wide.config, wide.weights | {"wpe.weight": np.full((256, 64), -7e4)}, wide.tokenizer, ""
     )
-    accented = characters_model(tmp_path / "accented", "aé")
+    accented = characters_model(tmp_path / "accented", CharTokenizer("aé"))
     before = entries(tmp_path)
     for source, to, options, message in (
         (

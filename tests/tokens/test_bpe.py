@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from etude.tokens import bpe
-from etude.tokens.bpe import BPETokenizer, StreamDecoder
+from etude.tokens.bpe import BPETokenizer
 from etude.tokens.bpe_by_hand import alphabet, encode, merges, read
-from etude.tokens.bpe_files import characters_json
-from etude.tokens.tokenizer import TokenizerError, read_tokenizer
+from etude.tokens.tokenizer import StreamDecoder, TokenizerError, read_tokenizer
 
 TURING = "Alan Turing theorized that computers would one day become"
 TURING_IDS = [36235, 39141, 18765, 1143, 326, 9061, 561, 530, 1110, 1716]
@@ -283,15 +282,18 @@ def test_merges_of_a_token_are_those_that_made_it_in_the_text(text: str) -> None
 
 
 @settings(deadline=None)
-@given(st.lists(texts, max_size=4).map(" ".join), st.integers(1, 9), st.integers(1, 3))
-def test_a_long_text_may_be_encoded_in_parts(text: str, part: int, parts: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "_PART", part)
-        patch.setattr(bpe, "_PARTS", parts)
-        assert TINY.encode_long(text) == TINY.encode(text)
+@given(st.lists(texts, max_size=4).map(" ".join), st.integers(1, 9))
+def test_a_text_may_be_encoded_in_parts(text: str, least: int) -> None:
+    cuts = [0]
+    while cuts[-1] < len(text):
+        cuts.append(TINY.cut(text, cuts[-1] + least))
+        assert cuts[-1] == len(text) or cuts[-1] >= cuts[-2] + least
+    parts = TINY.encode_arrays([text[a:b] for a, b in pairwise(cuts)])
+    assert [token for part in parts for token in part.tolist()] == TINY.encode(text)
 
 
-def test_a_fault_in_a_long_text_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpe, "_PART", 3)
-    with pytest.raises(TokenizerError, match=r"'é' \(character 9\)"):
-        BPETokenizer(characters_json(" abc")).encode_long("abc abc é")
+def test_a_text_with_a_token_of_somebodys_own_is_not_cut() -> None:
+    document = json.loads(TINY.text)
+    document["added_tokens"].append({"id": TINY.vocab_size, "content": "on and on", "special": False})
+    assert BPETokenizer(json.dumps(document)).cut("on and on and on", 1) == 16
+    assert TINY.cut("on and on and on", 1) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -21,16 +22,22 @@ import numpy as np
 import pytest
 
 import etude
+from etude.corpus import stream
+from etude.corpus.lines import CorpusError
+from etude.corpus.stream import read_stream
+from etude.corpus.text import find_sources
 from etude.engines.array import ArrayEngine
 from etude.engines.engine import EngineError
+from etude.errors import EtudeError
 from etude.files import atomic_write
 from etude.gpt.config import GPTConfig, parameter_shapes
-from etude.gpt.directory import ModelError, load_model, save_model
+from etude.gpt.directory import ModelError, ModelFiles, load_model, save_model
 from etude.model import TextModel
 from etude.tokens.bpe import BPETokenizer
 from etude.tokens.bpe_files import characters_json
 from etude.tokens.characters import CharTokenizer
-from etude.tokens.tokenizer import TokenizerError
+from etude.tokens.chords import ChordTokenizer
+from etude.tokens.tokenizer import Ids, TokenizerError
 from etude.training.checkpoint import CheckpointError, load_checkpoint
 from etude.training.evaluation import score_text
 from etude.training.recipes import RecipeError, TextRecipe, recipe, with_settings
@@ -40,10 +47,10 @@ torch = pytest.importorskip("torch", reason="training needs PyTorch (the train e
 
 from torch._inductor.exc import InvalidCxxCompiler  # noqa: E402 - only where PyTorch is installed
 
+from etude.training import reading  # noqa: E402
 from etude.training.device import DeviceError, compiler  # noqa: E402
 from etude.training.learner import schedule  # noqa: E402
-from etude.training.text import begin, draw, train  # noqa: E402
-from etude.training.text_scores import encode  # noqa: E402
+from etude.training.text import Beginning, begin, draw, train  # noqa: E402
 
 CLASSIC, FINETUNE = TextRecipe(), cast("TextRecipe", recipe("finetune"))
 SIZES: dict[str, Any] = {"batch_size": 3, "steps": 12, "warmup": 3, "validate_every": 5, "block_size": 16}
@@ -78,6 +85,13 @@ def bpe_model(tmp_path: Path) -> Path:
     return make_model(tmp_path / "begun-from", BPETokenizer(characters_json(string.printable)))
 
 
+def encode(path: Path, model: Beginning | ModelFiles) -> Ids:
+    """The stream of a file."""
+    bos, size = model.config.bos_token_id, model.config.vocab_size
+    assert not isinstance(model.tokenizer, ChordTokenizer)
+    return read_stream(find_sources([path]), model.tokenizer, bos, size, path.parent / "kept").ids
+
+
 def stop_at(step: int, number: int = signal.SIGTERM) -> Any:
     def report(progress: Progress) -> None:
         if progress.step == step:
@@ -102,19 +116,19 @@ def test_a_run_makes_a_model_directory(text_file: Path, tmp_path: Path) -> None:
     assert isinstance(model.tokenizer, CharTokenizer)
     assert model.tokenizer.characters == "".join(sorted(set(TEXT)))
     bos = model.tokenizer.bos_id
-    assert model.config == GPTConfig("gpt2", bos + 1, 16, 1, 2, 16, bos_token_id=bos, eos_token_id=bos)
+    assert model.config == GPTConfig("gpt2", bos + 257, 16, 1, 2, 16, bos_token_id=bos, eos_token_id=bos)
     assert [progress.step for progress in seen] == list(range(1, 13))
     assert [progress.step for progress in seen if progress.validation is not None] == [5, 10, 12]
     losses = [line["loss"] for line in metrics(run) if "loss" in line]
     assert losses == [round(progress.loss, 4) for progress in seen]
-    assert losses[0] == pytest.approx(math.log(bos + 1), abs=0.1)  # it begins by knowing nothing
+    assert losses[0] == pytest.approx(math.log(bos + 257), abs=0.1)  # it begins by knowing nothing
     assert [line["step"] for line in metrics(run) if "validation" in line] == [5, 10, 12]
     cut = int(0.9 * (len(TEXT) + 1))
     assert (result["tokens"], result["steps"], result["loss_steps"]) == (cut, 12, 12)
     assert result["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
     assert result["validation"]["tokens"] == len(TEXT) - cut
     assert result["validation"] == metrics(run)[-1]["validation"]
-    stream = encode([TEXT], [text_file], model.tokenizer, model.config)
+    stream = encode(text_file, model)
     scored = score_text([stream[cut:].tolist()], ArrayEngine(model.config, model.weights), 16)  # nothing is dropped
     assert result["validation"]["nats_per_token"]["value"] == pytest.approx(scored["nats_per_token"]["value"], abs=1e-5)
     assert said == [f"{cut:,} tokens to train on, {len(TEXT) + 1 - cut:,} to validate on"]
@@ -204,23 +218,14 @@ def test_finetuning_takes_the_models_block_at_most(bpe_model: Path) -> None:
             begin([], with_settings(FINETUNE, [setting]), bpe_model)
 
 
-def test_a_stream_is_bos_and_text_file_after_file(bpe_model: Path) -> None:
-    model = load_model(bpe_model)
-    assert isinstance(model.tokenizer, BPETokenizer)
-    ids = encode(["ab\n", "c"], [Path("x"), Path("y")], model.tokenizer, model.config)
-    assert ids.tolist() == [100, 10, 11, string.printable.index("\n"), 100, 12]
-    characters = CharTokenizer("abc")
-    assert encode(["ab", "c"], [Path("x"), Path("y")], characters, model.config).tolist() == [3, 0, 1, 3, 2]
-
-
 def test_the_plays_are_cut_as_nanogpt_cuts_them(shared_plays: Path) -> None:
     text = shared_plays.read_text(encoding="utf-8")
     beginning = begin([text], CLASSIC)
-    ids = encode([text], [shared_plays], beginning.tokenizer, beginning.config)
-    assert beginning.config.vocab_size == 66  # 65 characters, and BOS
+    ids = encode(shared_plays, beginning)
+    assert beginning.config.vocab_size == 66 + 256  # 65 characters, BOS, and the bytes for all others
     cut = int(0.9 * len(ids))
     assert (cut - 1, len(ids) - cut) == (1_003_854, 111_540)
-    assert sum(array.size for array in beginning.weights.values()) == 4 * (12 * 128 * 128 + 13 * 128) + 130 * 128 + 256
+    assert sum(array.size for array in beginning.weights.values()) == 4 * (12 * 128 * 128 + 13 * 128) + 386 * 128 + 256
 
 
 def test_windows_are_a_function_of_the_generator_and_reach_every_place() -> None:
@@ -248,7 +253,7 @@ def test_the_first_step_by_hand(text_file: Path, tmp_path: Path) -> None:
     beginning = begin([TEXT], settings)
     train([text_file], None, tmp_path / "run", settings)
     after = load_checkpoint(tmp_path / "run")[0]
-    stream = encode([TEXT], [text_file], beginning.tokenizer, beginning.config)
+    stream = encode(text_file, beginning)
     rows = draw(stream[: int(0.9 * len(stream))], np.random.default_rng((1337, 1, 0)), 3, 16).astype(np.int64)
     rows[0, 0] = beginning.tokenizer.bos_id or -1  # what stands before every prompt is learnt
     model = GPT2(beginning.config)
@@ -355,6 +360,126 @@ def test_settings_of_text_recipes() -> None:
     ]:  # fmt: skip
         with pytest.raises(RecipeError, match=message):
             with_settings(CLASSIC, [setting])
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "plain", "byte", "bpe"])
+def test_a_new_model_has_the_tokenizer_that_is_chosen(text_file: Path, tmp_path: Path, tokenizer: str) -> None:
+    run, chosen = tmp_path / "run", tokenizer
+    if tokenizer == "bpe":
+        (tmp_path / "ascii").mkdir()
+        (tmp_path / "ascii" / "tokenizer.json").write_text(characters_json(string.printable))
+        chosen = str(tmp_path / "ascii")
+    with pytest.raises(Interrupted):
+        train([text_file], None, run, TINY, tokenizer=chosen, report=stop_at(3))
+    begun = saved_recipe(run)
+    assert isinstance(begun, TextRecipe)
+    assert begun.tokenizer == ("ascii" if tokenizer == "bpe" else tokenizer)
+    with pytest.raises(RecipeError, match=r"begun with the tokenizer .*, not other; resume without"):
+        train([text_file], None, run, begun, resume=True, tokenizer="other")
+    train([text_file], None, run, begun, resume=True, tokenizer=chosen)  # it may be named once more
+    model = etude.load(run, "array")
+    assert isinstance(model, TextModel)
+    assert model.tokenizer.kind == ("char" if tokenizer == "plain" else tokenizer)
+    assert model.config.vocab_size == model.tokenizer.vocab_size
+    sizes = {"char": len(set(TEXT)) + 257, "plain": len(set(TEXT)) + 1, "byte": 257, "bpe": 101}
+    assert model.config.vocab_size == sizes[tokenizer]
+    if tokenizer in ("char", "plain"):  # almost untrained, it would write bytes if it might
+        assert {character for line in metrics(run) if "samples" in line for text in line["samples"]["texts"]
+                for character in text} <= set(TEXT)  # fmt: skip
+    every = tokenizer in ("char", "byte")
+    prompt = "Over the 日本" if every else "Over the"
+    (sample,) = model.generate(prompt, max_tokens=8)
+    assert sample.text.startswith(prompt)
+    assert "".join(model.stream(prompt, max_tokens=8)) == sample.text
+    assert [token.word.bytes for token in model.trace("é" if every else "e", steps=0).tokens][-1] in (
+        b"\xa9", b"e",
+    )  # fmt: skip
+
+
+def test_tokenizers_that_cannot_be_are_one_line(
+    text_file: Path, bpe_model: Path, model_directory: Path, tmp_path: Path
+) -> None:
+    cases: list[tuple[TextRecipe, Path | None, str | Path, str]] = [
+        (TINY, None, "chars", "chars: no such tokenizer; take char, plain, byte, or the path"),
+        (TINY, None, model_directory, "its tokens are chords, not text"),
+        (TINY, None, text_file, "hills.txt: not a tokenizer"),
+        (TUNE, bpe_model, "byte", "has its own tokenizer; leave --tokenizer out"),
+    ]
+    for settings, init, tokenizer, message in cases:
+        with pytest.raises(EtudeError, match=message):
+            train([text_file], None, tmp_path / "run", settings, init, tokenizer=tokenizer)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(RecipeError, match="micro makes its own tokenizer"):
+        etude.train(text_file, tmp_path / "run", "micro", tokenizer="byte")
+
+
+def test_a_large_corpus_lies_in_the_run_until_its_end(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train([text_file], None, whole, TINY)
+    monkeypatch.setattr(stream, "MAX_MEMORY", 100)
+    with pytest.raises(Interrupted):
+        train([text_file], None, run, TINY, report=stop_at(3))
+    assert (run / "tokens" / "corpus" / "ids.bin").stat().st_size == 2 * (len(TEXT) + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "_encode", None)  # it is not read again
+        train([text_file], None, run, TINY, resume=True)
+    same_files(whole, run)
+    assert not (run / "tokens").exists()
+
+
+def test_a_validation_of_a_large_corpus_stays_short(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_HELD_OUT", 40)
+    result = train([text_file], None, tmp_path / "run", replace(TINY, steps=1))
+    assert (result["tokens"], result["validation"]["tokens"]) == (len(TEXT) + 1 - 40, 39)
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte"])
+def test_standard_input_is_read_once_and_resumed_without(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str
+) -> None:
+    def given(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+
+    run = tmp_path / "run"
+    given(TEXT.encode())
+    with pytest.raises(Interrupted):
+        train([Path("-")], None, run, TINY, tokenizer=tokenizer, report=stop_at(3))
+    assert [path.name for path in (run / "tokens").iterdir()] == ["corpus"]
+    given(b"")
+    train([Path("-")], None, run, replace(TINY, tokenizer=tokenizer), resume=True)
+    assert not (run / "tokens").exists()
+    assert "`standard input`" in (run / "README.md").read_text()
+    train([text_file], None, tmp_path / "file", TINY, tokenizer=tokenizer)
+    weights = "model.safetensors"
+    assert (run / weights).read_bytes() == (tmp_path / "file" / weights).read_bytes()
+    with pytest.raises(CorpusError, match="cannot both be standard input"):
+        train([Path("-")], Path("-"), tmp_path / "other", TINY)
+    with pytest.raises(CorpusError, match="standard input: empty"):
+        train([Path("-")], None, tmp_path / "other", TINY, tokenizer=tokenizer)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_stop_while_reading_is_one_line_and_leaves_nothing(text_file: Path, tmp_path: Path) -> None:
+    def stop(message: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    (tmp_path / "folder").mkdir()
+    text_file.rename(tmp_path / "folder" / "hills.txt")
+    with pytest.raises(TrainingError, match="stopped while looking for characters; no step was taken"):
+        train([tmp_path / "folder"], None, tmp_path / "run", TINY, say=stop)  # says how many files there are
+    assert not (tmp_path / "run").exists()
+
+
+def test_long_readings_are_told_of(text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_SAY_SECONDS", 0.0)
+    said: list[str] = []
+    train([text_file], None, tmp_path / "run", replace(TINY, steps=1), say=said.append)
+    assert re.fullmatch(r"looking for characters: 0 of 0 MB, 0:00 left, [\d.,]+ MB/s", said[0])
+    assert re.fullmatch(r"tokenizing: 0 MB in 0.\d s, [\d.,]+ MB/s", said[-2])
 
 
 def overfitted(**settings: Any) -> TextRecipe:
@@ -571,7 +696,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
 
     real = Learner.step
 
-    def step(self: Learner, rows: Any, recipe: TextRecipe, number: int) -> torch.Tensor:
+    def step(self: Learner, rows: Any, recipe: TextRecipe, number: int) -> Any:
         found = real(self, rows, recipe, number)
         if number == 6:
             next(iter(self.model.parameters())).data.fill_(math.nan)

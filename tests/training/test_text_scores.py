@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from etude.gpt.directory import Weights, save_model
 from etude.model import TextModel, load
 from etude.tokens.bpe import BPETokenizer
 from etude.tokens.bpe_files import characters_json
+from etude.tokens.bytes import ByteTokenizer
 from etude.tokens.characters import CharTokenizer
+from etude.tokens.tokenizer import TextTokenizer
 from etude.training.evaluation import score_stream, score_text
 from etude.training.text_scores import costs, said_by, score
 
@@ -61,6 +64,31 @@ def test_what_ids_say() -> None:
     assert said_by(CHARACTERS).tolist() == [[1, 1], [1, 1], [1, 1], [1, 2], [0, 0]]
     bpe = BPETokenizer(characters_json(string.printable))
     assert said_by(bpe).tolist() == [[1, 1]] * 100 + [[0, 0]]
+    starts = [[int(not 0x80 <= byte < 0xC0), 1] for byte in range(256)]  # of several bytes the first is the character
+    assert said_by(ByteTokenizer()).tolist() == [*starts, [0, 0]]
+    assert said_by(CharTokenizer("aü", byte_fallback=True)).tolist() == [[1, 1], [1, 2], [0, 0], *starts]
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [CharTokenizer("\n abü€日"), CharTokenizer("\n ab", byte_fallback=True), ByteTokenizer()],
+    ids=["plain", "char", "byte"],
+)
+def test_bits_are_by_the_characters_and_bytes_of_the_text(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    text = "ab ü€\n日 ba\n"
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "text.txt").write_text(text, encoding="utf-8", newline="")
+    config, weights = make("gpt2", tokenizer.vocab_size)
+    bos = tokenizer.bos_id
+    save_model(tmp_path / "model", replace(config, bos_token_id=bos, eos_token_id=bos), weights, tokenizer, "")
+    model = load(tmp_path / "model", "array")
+    assert isinstance(model, TextModel)
+    found = model.evaluate(tmp_path / "corpus")
+    assert (found["characters"], found["bytes"]) == (len(text), len(text.encode()))
+    assert found["tokens"] == len(tokenizer.encode(text))  # all but the BOS before them
+    bits = found["bits_per_token"]["value"] * found["tokens"]
+    assert found["bits_per_character"]["value"] == pytest.approx(bits / len(text))
+    assert found["bits_per_byte"]["value"] == pytest.approx(bits / len(text.encode()))
 
 
 def test_pieces_of_characters_count_once(shared_gpt2: Path) -> None:

@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
     def evaluate(
         model: Annotated[str, typer.Argument(help="A bundled model (chords) or a model directory.")],
         corpus: Annotated[
-            list[Path], typer.Argument(help="Files of songs (.jsonl), or of text for a model of text; .gz or not.")
+            list[Path],
+            typer.Argument(help="Files of songs (.jsonl); for a model of text what training takes. All plain or .gz."),
         ],
         baselines: Annotated[bool, typer.Option(help="Of chords: score the model's n-gram baselines too.")] = True,
         engine: Annotated[

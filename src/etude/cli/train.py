@@ -33,7 +33,10 @@ def register(app: typer.Typer) -> None:
     def train(
         corpus: Annotated[
             list[Path],
-            typer.Argument(help="Files of songs (JSON lines), or of text: for micro a document a line; .gz or not."),
+            typer.Argument(
+                help='Songs: files of JSON lines. Text: files, folders, JSON lines with a "text" each, or - for '
+                "standard input; for micro a document a line. All plain or .gz."
+            ),
         ],
         output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder, a model directory at its end.")],
         recipe: Annotated[
@@ -49,6 +52,15 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 help="A GPT-2 model directory to go on with: its sizes, weights and tokenizer.",
                 show_default="a new model",
+            ),
+        ] = None,
+        tokenizer: Annotated[
+            str | None,
+            typer.Option(
+                help="Tokens of a new model of a stream: char (what is not in the corpus is bytes), plain (characters "
+                "of the corpus alone), byte, or a tokenizer.json, a model directory or a folder with vocab.json and "
+                "merges.txt.",
+                show_default="the recipe's, or the resumed run's",
             ),
         ] = None,
         engine: Annotated[
@@ -119,7 +131,8 @@ def register(app: typer.Typer) -> None:
         with joined(device) as ranks, _Progress() as report:
             result = etude.train(
                 corpus, output, recipe,
-                init=init, engine=engine, validation=validation, device=device, resume=resume, size=size,
+                init=init, tokenizer=tokenizer, engine=engine, validation=validation, device=device, resume=resume,
+                size=size,
                 report=report, say=say, tensorboard=tensorboard, **chosen,
             )  # fmt: skip
         if not ranks.first:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from etude.music.theory import Key
-from etude.tokens.bpe import BPETokenizer
-from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
+from etude.tokens.tokenizer import TextTokenizer
 
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
@@ -29,18 +28,16 @@ class Word:
 Words = Callable[[int], Word]
 
 
-def text_words(tokenizer: CharTokenizer | BPETokenizer) -> Words:
+def text_words(tokenizer: TextTokenizer) -> Words:
     """What the ids of a model of text say; ids beyond the tokenizer, in a padded table, say nothing."""
 
     @cache
     def word(token: int) -> Word:
         if token >= tokenizer.vocab_size:
             return Word(f"<no token {token}>")
-        if isinstance(tokenizer, CharTokenizer):
-            if token == tokenizer.bos_id:
-                return Word("<BOS>", b"")
-            return Word(tokenizer.characters[token], tokenizer.characters[token].encode())
         (piece,) = tokenizer.pieces([token])
+        if not piece:
+            return Word("<BOS>", b"")
         states = tuple(tuple(map(_text, state)) for state in tokenizer.merges_of(token))
         return Word(_text(piece), piece, states)
 

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from etude.errors import EtudeError
 from etude.files import atomic_write
 from etude.tokens.bpe import BPETokenizer
-from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
-from etude.tokens.tokenizer import Tokenizer, TokenizerError, read_tokenizer
+from etude.tokens.tokenizer import TextTokenizer, Tokenizer, TokenizerError, read_tokenizer
 
 from .config import ConfigError, GPTConfig, parameter_shapes
 from .tensors import TensorFile, TensorFileError, digest, is_finite, write_tensors
@@ -53,7 +52,7 @@ class ModelFiles:
 
     config: GPTConfig
     weights: Weights
-    tokenizer: CharTokenizer | ChordTokenizer | BPETokenizer
+    tokenizer: TextTokenizer | ChordTokenizer
     card: str
 
 
@@ -109,7 +108,7 @@ def load_model(directory: Path, tokenizer_path: Path | None = None) -> ModelFile
     if tokenizer_path is None:
         beside[TOKENIZER] = _sha256(tokenizer_text.encode())
     weights = _weights(directory, config, beside)
-    if isinstance(tokenizer, BPETokenizer):  # what the configuration does not say, the vocabulary does
+    if not isinstance(tokenizer, ChordTokenizer):  # what the configuration does not say, the vocabulary does
         bos, end = config.bos_token_id, config.eos_token_id
         config = replace(
             config,
@@ -120,7 +119,7 @@ def load_model(directory: Path, tokenizer_path: Path | None = None) -> ModelFile
     return ModelFiles(config, weights, tokenizer, card)
 
 
-def _tokenizer(directory: Path, config: GPTConfig) -> tuple[CharTokenizer | ChordTokenizer | BPETokenizer, str]:
+def _tokenizer(directory: Path, config: GPTConfig) -> tuple[TextTokenizer | ChordTokenizer, str]:
     """The tokenizer and the text that it is saved as; for `gpt2` the two files that OpenAI published do as well."""
     path = directory / TOKENIZER
     parts = [directory / name for name in VOCABULARY]

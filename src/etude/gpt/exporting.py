@@ -16,7 +16,6 @@ import numpy as np
 from etude.errors import EtudeError
 from etude.files import atomic_directory, atomic_write
 from etude.tokens.bpe import BPETokenizer
-from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
 
 from .config import Architecture
@@ -62,7 +61,7 @@ def export_model(
         if to == "hf":
             _write_hf(plain, destination, kind)
         elif to == "gguf":
-            _write_gguf(plain, destination, kind, isinstance(model.tokenizer, CharTokenizer))
+            _write_gguf(plain, destination, kind, not isinstance(model.tokenizer, BPETokenizer))
         else:
             _write_onnx(plain, destination)
     except EtudeError as error:

@@ -6,23 +6,23 @@ To see how it works read `bpe_by_hand.py`, which gives the same ids: here are on
 from __future__ import annotations
 
 import re
-from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from .bpe_by_hand import merges
 from .bpe_files import BPETables, named, one_line, read_text, tokenizer_json
-from .tokenizer import TokenizerError
+from .tokenizer import TOKENIZER, Ids, TokenizerError, check_ids, whole_characters
 
 if TYPE_CHECKING:  # a model of chords needs no such library
     from tokenizers import Encoding, Tokenizer
 
-TOKENIZER, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
-_PART, _PARTS = 1 << 16, 64  # characters of a long text that are encoded together, and how many such at once
+VOCAB, MERGES = "vocab.json", "merges.txt"
 _EDGE = re.compile(r"[^\s\x1c-\x1f][ \n]")  # a blank for all who count blanks, behind what is none for any
 
 
@@ -32,6 +32,7 @@ class BPETokenizer:
 
     text: str = field(repr=False)
     kind: ClassVar[str] = "bpe"
+    bos_first: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _ = self._tables, self._plain  # both read all of it, so a fault is known now
@@ -64,6 +65,11 @@ class BPETokenizer:
         return len(self._tables.pieces)
 
     @property
+    def n_writable(self) -> int:
+        """All."""
+        return self.vocab_size
+
+    @property
     def end_id(self) -> int | None:
         """`<|endoftext|>`, 50256 for GPT-2; None where the vocabulary has none."""
         return self._tables.end_id
@@ -88,28 +94,18 @@ class BPETokenizer:
             return [self.encode(text) for text in texts]  # says which text cannot be said
         return [self._checked(text, encoding.ids) for text, encoding in zip(texts, found, strict=True)]
 
-    def encode_long(self, text: str) -> list[int]:
-        """`encode` of a text of many megabytes, in parts on all cores, in a fraction of its memory.
+    def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
+        """`encode_batch` as arrays."""
+        return [np.array(ids, np.uint32) for ids in self.encode_batch(texts)]
 
-        GPT-2's pattern never joins what is no blank with a blank behind it, so a text may be cut between the two.
+    def cut(self, text: str, start: int) -> int:
+        """The first place from `start` on where a blank follows what is none; the end where there is none.
+
+        GPT-2's pattern never joins what is no blank with a blank behind it, so a text may be cut between the two. A
+        token of somebody's own could stand across it: then nothing is cut.
         """
-        if self._tables.added - {self.end_id}:  # a token of somebody's own could stand across a cut
-            return self.encode(text)
-        cuts, ids = [0], list[int]()
-        while (cut := self._cut(text, cuts[-1] + _PART)) < len(text):
-            cuts.append(cut)
-        parts = [text[a:b] for a, b in pairwise([*cuts, len(text)])]
-        try:
-            for at in range(0, len(parts), _PARTS):
-                for part in self.encode_batch(parts[at : at + _PARTS]):
-                    ids.extend(part)
-        except TokenizerError:
-            return self.encode(text)  # says where in the whole
-        return ids
-
-    @staticmethod
-    def _cut(text: str, start: int) -> int:
-        """The first place from `start` on where a blank follows what is none; the end where there is none."""
+        if self._tables.added - {self.end_id}:
+            return len(text)
         found = _EDGE.search(text, max(0, start - 1))
         return found.start() + 1 if found else len(text)
 
@@ -134,9 +130,7 @@ class BPETokenizer:
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """What each id says. A piece need not be whole characters. Raises `TokenizerError` for an id that is none."""
-        for token in ids:
-            if not 0 <= token < self.vocab_size:
-                raise TokenizerError(f"token {token} is not one of {self.vocab_size:,}")
+        check_ids(ids, self.vocab_size)
         return [self._tables.pieces[token] for token in ids]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
@@ -149,6 +143,10 @@ class BPETokenizer:
 
     def to_json(self) -> str:
         """The tokenizer.json itself, which `transformers` and `tokenizers` read."""
+        return self.text
+
+    def to_bpe_json(self) -> str:
+        """The same: it is one."""
         return self.text
 
     @cached_property
@@ -182,11 +180,9 @@ class BPETokenizer:
         tokenizer = self._special if allow_special else self._plain
         try:
             encoding = tokenizer.encode(text, add_special_tokens=False)
-        except TypeError as error:
-            at = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
-            if at is None:
-                raise
-            raise TokenizerError(f"character {at + 1} is half a surrogate pair, which is no character") from error
+        except TypeError:
+            whole_characters(text)
+            raise
         self._checked(text, encoding.ids)
         return encoding
 
@@ -198,23 +194,3 @@ class BPETokenizer:
                 if missing.intersection(character.encode()):
                     raise TokenizerError(f"no token of this vocabulary says {character!r} (character {at + 1})")
         return ids
-
-
-class StreamDecoder:
-    """Text from ids as they come: a character is given out when its last byte is there.
-
-    What `feed` and, at the end, `finish` give is together what `decode` gives.
-    """
-
-    def __init__(self, tokenizer: BPETokenizer) -> None:
-        self._tokenizer, self._decoder = tokenizer, getincrementaldecoder("utf-8")("replace")
-
-    def feed(self, token: int) -> str:
-        """The characters that this id completes; often one or more, sometimes none."""
-        return self._decoder.decode(self._tokenizer.decode_bytes([token]))
-
-    def finish(self) -> str:
-        """What is left of a character that never became whole: U+FFFD, or nothing. The decoder begins anew."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest

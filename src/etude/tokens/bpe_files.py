@@ -77,13 +77,17 @@ def tokenizer_json(vocab: Path, merges: Path) -> str:
     return _document(ids, pairs)
 
 
-def characters_json(characters: str) -> str:
-    """A tokenizer.json in which each of these ASCII characters is a token, in their order, and no pair is merged.
+def characters_json(characters: str, byte_fallback: bool = False) -> str:
+    """A tokenizer.json in which each of these bytes, written as in Latin-1, is a token, and no pair is merged.
 
-    The id after them is `<|endoftext|>`, which encoding puts before a text.
+    Ids are in their order. The id after them is `<|endoftext|>`, which encoding puts before a text. With
+    `byte_fallback` 256 more follow, a byte each; those of bytes that have a token already are in no text, and are named
+    `<0x41>`.
     """
     symbols = {byte: symbol for symbol, byte in _BYTES.items()}
     ids = {symbols[ord(character)]: number for number, character in enumerate(characters)} | {END: len(characters)}
+    for byte in range(256 if byte_fallback else 0):
+        ids[f"<0x{byte:02X}>" if symbols[byte] in ids else symbols[byte]] = len(characters) + 1 + byte
     first, text = {"SpecialToken": {"id": END, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
     second = {"Sequence": {"id": "B", "type_id": 0}}
     document = json.loads(_document(ids, [])) | {

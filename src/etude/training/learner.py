@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class Learner:
         if not recipe.shard or ranks.size == 1:  # what does not fit a device is moved there shard by shard
             self.model.to(device.name)
         self.objective = share(Objective(self.model, device.fused), ranks, recipe.shard)
-        self.mean_nats = self.objective
+        self.mean_nats: Callable[..., Tensor] = self.objective
         if device.compile or recipe.compile == "yes":
             torch.compiler.reset()  # what this process compiled before would change how the step rounds
             self.mean_nats = torch.compile(self.objective, dynamic=False)

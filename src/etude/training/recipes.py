@@ -12,7 +12,9 @@ from etude.errors import EtudeError
 from etude.gpt.config import Architecture
 
 RECIPE = "recipe.json"  # in the folder of a run
-_NAMES = ("name", "architecture", "rung", "init")  # fields that say which run it is, and are no settings
+TOKENIZERS = ("char", "plain", "byte")
+"""Of a new model: the characters of the corpus and a byte fallback for others, these characters alone, or bytes."""
+_NAMES = ("name", "architecture", "rung", "init", "tokenizer")  # fields that say which run it is, and are no settings
 
 
 class RecipeError(EtudeError):
@@ -156,6 +158,9 @@ class TextRecipe:
     """How far up the ladder of docs/ladder, of the architecture `lesson`; empty for others."""
     init: str = ""
     """The model that it began from, by the name of its directory; empty for none."""
+    tokenizer: str = "char"
+    """Of a new model: one of `TOKENIZERS`, or the name of the file or folder that it is from. Empty: that of the
+    model it begins from."""
     n_layer: int = 4
     """0, as in `finetune`: the model's that it begins from. The same holds for the next two."""
     n_head: int = 4
@@ -241,8 +246,8 @@ class TextRecipe:
 def _lesson(rung: str, n_layer: int = 1, n_head: int = 1, n_embd: int = 32, steps: int = 5000) -> TextRecipe:
     """The run of a rung of docs/ladder: a short block, many windows a step, one rate from first to last."""
     return TextRecipe(
-        name=rung, architecture="lesson", rung=rung, n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=8,
-        batch_size=32, steps=steps, warmup=0, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.999,
+        name=rung, architecture="lesson", rung=rung, tokenizer="plain", n_layer=n_layer, n_head=n_head, n_embd=n_embd,
+        block_size=8, batch_size=32, steps=steps, warmup=0, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.999,
         weight_decay=0.01, clip=0.0, validate_every=1000,
     )  # fmt: skip
 
@@ -259,8 +264,9 @@ RECIPES: dict[str, Recipe] = {
         precision="bfloat16", compile="auto", keep="best",
     ),
     "finetune": TextRecipe(
-        name="finetune", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4, steps=200, warmup=20,
-        learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100, keep="best", sample_tokens=64,
+        name="finetune", tokenizer="", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4,
+        steps=200, warmup=20, learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100, keep="best",
+        sample_tokens=64,
     ),
     # GPT-2 124M on 10 billion tokens, 2^19 a step: rates and batch are GPT-3's for this size (Brown et al. 2020).
     "gpt2-124m": TextRecipe(

@@ -1,7 +1,7 @@
 """What a model in training writes, and how much of it stands word for word in the text that it is trained on.
 
 A token of a sample counts as *verbatim* when it lies in a run of `window` tokens or more that occurs in the training
-stream: `window` is 32 where tokens are characters and 10 where they are pieces of words, about as much text.
+stream: `window` is 32 where tokens are characters or bytes and 10 where they are pieces of words, about as much text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from etude.sampling import Sampling
 
 SAMPLES = "samples.txt"
 VERBATIM_CHARACTERS, VERBATIM_PIECES = 32, 10
-"""The shortest run of tokens that is verbatim, of characters and of BPE."""
+"""The shortest run of tokens that is verbatim, of characters or bytes and of BPE."""
 SEARCHED = 1 << 25
 """Verbatim runs are searched in the first so many tokens of the training stream, a second or less of work."""
 _CHUNK = 1 << 20  # tokens that are looked at together
@@ -29,13 +29,19 @@ Ids = NDArray[np.integer[Any]]
 
 
 def write_samples(
-    config: GPTConfig, weights: Mapping[str, NDArray[Any]], known: int, beginning: int, n: int, tokens: int, seed: int
+    config: GPTConfig,
+    weights: Mapping[str, NDArray[Any]],
+    writable: int,
+    beginning: int,
+    n: int,
+    tokens: int,
+    seed: int,
 ) -> list[list[int]]:
-    """`n` samples of at most `tokens` ids each, all after the id `beginning`; `known` ids have a meaning.
+    """`n` samples of at most `tokens` ids each, all after the id `beginning`, of the first `writable` ids.
 
     They are a function of weights and seed alone, and change nothing in a run. An end of text ends a sample.
     """
-    allowed = None if known == config.vocab_size else np.arange(config.vocab_size) < known  # [V]
+    allowed = None if writable == config.vocab_size else np.arange(config.vocab_size) < writable  # [V]
     end = config.eos_token_id
     plan = Plan(tokens, Sampling(), seed, config.vocab_size, lambda last: allowed, end)
     task = Task("", (beginning,), lambda: Voice(lambda token: ""))

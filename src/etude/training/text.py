@@ -1,15 +1,17 @@
 """Training GPT-2 on text as one stream, from nothing or from a model directory; resumable to the bit.
 
-Each file is BOS and its tokens, file after file. Of characters, whose prompts all begin with BOS, a window of each step
-has it in the place of its first token: seen once a file alone, it would stand there unlearnt. The windows of a step and
-what dropout drops in it are a function of seed and step, so a checkpoint holds weights and moments alone.
+Each document is BOS and its tokens, one after another (`etude.corpus.stream`). Of characters and bytes, whose prompts
+all begin with BOS, a window of each step has it in the place of its first token: seen once a file alone, it would stand
+there unlearnt. The windows of a step and what dropout drops in it are a function of seed and step, so a checkpoint
+holds weights and moments alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,15 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from etude.corpus.text import read_text
+from etude.corpus.lines import STDIN, shown
+from etude.corpus.text import find_sources
 from etude.engines.tensor_engine import initial_weights
 from etude.errors import EtudeError
 from etude.files import atomic_write
 from etude.gpt.config import GPTConfig
 from etude.gpt.directory import CARD, CONFIG, TOKENIZER, WEIGHTS, ModelError, Weights, load_model, save_model
+from etude.tokens.bytes import ByteTokenizer
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
-from etude.tokens.tokenizer import read_tokenizer
+from etude.tokens.tokenizer import Ids, TextTokenizer, find_tokenizer, read_tokenizer
 
 from .card import stream_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
@@ -35,7 +39,8 @@ from .distributed import all_finite, drop_shards, fill, load_shards, save_shards
 from .evaluation import score_stream
 from .learner import Learner, schedule
 from .ranks import Ranks, joined, lost_peers
-from .recipes import RecipeError, TextRecipe
+from .reading import Parts, Reading
+from .recipes import TOKENIZERS, RecipeError, TextRecipe
 from .runs import (
     Report,
     RunFolder,
@@ -47,11 +52,9 @@ from .runs import (
     take_steps,
 )
 from .samples import VERBATIM_CHARACTERS, VERBATIM_PIECES, verbatim_share, write_samples
-from .text_scores import Ids, TextTokenizer, encode
 
 LOSS_STEPS = 100  # whose mean loss a run tells at its end
 RANDOM_BATCHES = 20  # nanoGPT's protocol of validation
-_HELD_OUT = 0.1  # share of the stream, at its end, that is kept for validation
 _LONGEST = 256  # of the windows of a model's own block
 _WORTH_COMPILING = 5.0  # minutes of a run
 
@@ -67,8 +70,9 @@ def train(
     say: Callable[[str], None] = lambda message: None,
     tensorboard: bool = False,
     device: str | None = None,
+    tokenizer: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Train on files of text, write the model directory, return what came of it:
+    """Train on text (files, folders, JSON lines, standard input), write the model directory, return what came of it:
 
         {"engine", "tokens", "steps", "seconds", "loss": of the last `loss_steps` steps, "loss_steps", "validation",
          "best", "kept", "stopped_early", "verbatim"}
@@ -76,10 +80,10 @@ def train(
     where "validation" is {"tokens", "nats_per_token", "random": {"batches", "nats_per_token"}}, the last one, "best" is
     the best one with its "step", "kept" the step whose weights are the model, and "verbatim" the share of the last
     samples that stands in the training text (`samples.verbatim_share`), or None. `init` is the model directory to begin
-    from, which a resumed run needs no more. `device` is cpu or cuda, by default a GPU where there is one. In a process
-    that torchrun started this is one of several that train together. Raises `TrainingError`, `CheckpointError`,
-    `RecipeError`, `CorpusError`, `TokenizerError`, `ModelError`, `DeviceError`, `RanksError`, or `Interrupted` after a
-    signal, with the state saved.
+    from, `tokenizer` that of a new model (char, plain, byte, or where one is; by default the recipe's), and a resumed
+    run needs neither. `device` is cpu or cuda, by default a GPU where there is one. In a process that torchrun started
+    this is one of several that train together. Raises `TrainingError`, `CheckpointError`, `RecipeError`, `CorpusError`,
+    `TokenizerError`, `ModelError`, `DeviceError`, `RanksError`, or `Interrupted` after a signal, with the state saved.
     """
     kept = f"the last checkpoint in {directory} is kept: start them all again with --resume"
     with (
@@ -94,33 +98,59 @@ def train(
         if resume and init is not None and init.resolve().name != recipe.init:
             begun = f"the model {recipe.init}" if recipe.init else "nothing"
             raise RecipeError(f"{directory} was begun from {begun}, not {init}; resume without --init")
+        if resume and tokenizer is not None and tokenizer_name(tokenizer) != recipe.tokenizer:
+            raise RecipeError(
+                f"{directory} was begun with the tokenizer {recipe.tokenizer or 'of its model'}, not {tokenizer}; "
+                "resume without --tokenizer"
+            )
         folder = RunFolder(directory, recipe, resume, tensorboard, writes=ranks.first)
-        texts = [read_text(path) for path in corpus]
-        beginning = _resumed(directory, folder.recipe) if resume else begin(texts, folder.recipe, init)
-        _check_shares(beginning.recipe, ranks)
-        if beginning.recipe.compile == "yes" and compiler() is None:
-            raise RecipeError(
-                f"{directory}: its step is compiled (compile=yes), and no C++ compiler is found here: install g++ or "
-                f"clang++, or name one in $CXX{'' if resume else ', or begin with --set compile=no'}"
-            )
-        ids = encode(texts, corpus, beginning.tokenizer, beginning.config)
-        if validation is None:
-            cut = int((1 - _HELD_OUT) * len(ids))
-            ids, held_out = ids[:cut], ids[cut:]
-        else:
-            held_out = encode([read_text(validation)], [validation], beginning.tokenizer, beginning.config)
-        if len(ids) <= beginning.recipe.block_size or len(held_out) < 2:
-            raise RecipeError(
-                f"{', '.join(map(str, corpus))}: {len(ids):,} tokens to train on and {len(held_out):,} to validate on "
-                f"are too few for windows of {beginning.recipe.block_size:,} and the token after them; give more text, "
-                "or --set block_size=..."
-            )
-        del texts
-        say(f"{len(ids):,} tokens to train on, {len(held_out):,} to validate on")
-        names = [path.name for path in corpus], None if validation is None else validation.name
-        run = _Run(folder, beginning, ids, held_out, names, resume, ranks, computes_on)
+        sources = find_sources(corpus, directory, say)
+        kept_apart = [] if validation is None else find_sources([validation], directory, say)
+        if ranks.size > 1 and any(source.once for source in (*sources, *kept_apart)):
+            raise RecipeError("several processes cannot share standard input; save it as a file and name that")
+        reading = Reading(directory, sources, kept_apart, say, stopped)
+
+        def read(anew: bool) -> tuple[Beginning, Parts]:
+            with reading.anew() if anew else nullcontext():
+                if resume:
+                    beginning = _resumed(directory, folder.recipe)
+                else:
+                    beginning = begin(reading.texts(), folder.recipe, init, tokenizer)
+                _check_shares(beginning.recipe, ranks)
+                if beginning.recipe.compile == "yes" and compiler() is None:
+                    raise RecipeError(
+                        f"{directory}: its step is compiled (compile=yes), and no C++ compiler is found here: install "
+                        f"g++ or clang++, or name one in $CXX{'' if resume else ', or begin with --set compile=no'}"
+                    )
+                parts = reading.encode(beginning.tokenizer, beginning.bos_id, beginning.config.vocab_size)
+                if len(parts.ids) <= beginning.recipe.block_size or len(parts.held_out) < 2:
+                    raise RecipeError(
+                        f"{', '.join(map(shown, corpus))}: {len(parts.ids):,} tokens to train on and "
+                        f"{len(parts.held_out):,} to validate on are too few for windows of "
+                        f"{beginning.recipe.block_size:,} and the token after them; give more text, "
+                        "or --set block_size=..."
+                    )
+            return beginning, parts
+
+        if ranks.first:
+            beginning, parts = read(anew=not resume)
+        ranks.wait()  # for the first, whose files of a large corpus the others use
+        if not ranks.first:
+            beginning, parts = read(anew=False)
+        say(f"{len(parts.ids):,} tokens to train on, {len(parts.held_out):,} to validate on")
+        names = list(map(_title, corpus)), None if validation is None else _title(validation)
+        run = _Run(folder, beginning, parts, names, resume, ranks, computes_on)
         take_steps(run, stopped, run.with_peak_share(report), ranks)
-        return run.finish()
+        result = run.finish()
+        ranks.wait()  # until nobody needs the ids
+        if ranks.first:
+            reading.close()
+        return result
+
+
+def _title(path: Path) -> str:
+    """What a card calls a corpus: it travels, so without the folders that lead there."""
+    return shown(path) if path == STDIN else path.resolve().name
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +162,21 @@ class Beginning:
     weights: Weights
     recipe: TextRecipe
 
+    @property
+    def bos_id(self) -> int | None:
+        """What stands before a document."""
+        bos = self.config.bos_token_id
+        return self.tokenizer.bos_id if bos is None else bos
 
-def begin(texts: Sequence[str], recipe: TextRecipe, init: Path | None = None) -> Beginning:
-    """A new model of the recipe's sizes for the characters of `texts`, or the model of a directory, as it is.
 
-    Its recipe says all that was left open: sizes, and whether the step is compiled. Raises `RecipeError`, `ConfigError`
-    or `ModelError`.
+def begin(
+    texts: Iterable[str], recipe: TextRecipe, init: Path | None = None, tokenizer: str | Path | None = None
+) -> Beginning:
+    """A new model of the recipe's sizes, or the model of a directory as it is.
+
+    A new one has a tokenizer of the characters of `texts`, which are read for it alone, or another, as `train` takes
+    it. Its recipe says all that was left open: sizes, and whether the step is compiled. Raises `RecipeError`,
+    `ConfigError`, `TokenizerError` or `ModelError`.
     """
     if recipe.compile == "auto":
         worth = recipe.minutes >= _WORTH_COMPILING and compiler() is not None
@@ -145,16 +184,22 @@ def begin(texts: Sequence[str], recipe: TextRecipe, init: Path | None = None) ->
     if init is None:
         if recipe.name == "finetune":
             raise RecipeError("the recipe finetune begins from a model: name its directory with --init")
-        tokenizer = CharTokenizer.train(texts)
-        bos = tokenizer.bos_id
-        width = recipe.n_embd or tokenizer.vocab_size
-        sizes = (tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, width)
-        ends = bos if recipe.architecture == "gpt2" else None  # others do not say so themselves
+        sizes = (recipe.block_size, recipe.n_layer, recipe.n_head)
+        if width := recipe.n_embd:  # what no vocabulary makes right is refused before anything is read
+            GPTConfig(recipe.architecture, width, *sizes, width, ngram_rows=recipe.ngram_rows, rung=recipe.rung)
+        chosen = tokenizer or recipe.tokenizer
+        found = _new_tokenizer(chosen, texts)
+        bos, end = found.bos_id, found.end_id
+        if recipe.architecture != "gpt2":  # others do not say so themselves
+            bos = end = None
         config = GPTConfig(
-            recipe.architecture, *sizes, bos_token_id=ends, eos_token_id=ends, ngram_rows=recipe.ngram_rows,
-            rung=recipe.rung,
+            recipe.architecture, found.vocab_size, *sizes, width or found.vocab_size, bos_token_id=bos,
+            eos_token_id=end, ngram_rows=recipe.ngram_rows, rung=recipe.rung,
         )  # fmt: skip
-        return Beginning(config, tokenizer, initial_weights(config, recipe.seed), recipe)
+        recipe = replace(recipe, tokenizer=tokenizer_name(chosen))
+        return Beginning(config, found, initial_weights(config, recipe.seed), recipe)
+    if tokenizer is not None:
+        raise RecipeError(f"--init {init} has its own tokenizer; leave --tokenizer out")
     if recipe.name != "finetune":
         raise RecipeError(f"the recipe {recipe.name} begins from nothing; with --init take finetune, or none")
     model = load_model(init)
@@ -194,6 +239,27 @@ def _resumed(directory: Path, recipe: TextRecipe) -> Beginning:
     return Beginning(config, tokenizer, {}, recipe)
 
 
+def tokenizer_name(tokenizer: str | Path) -> str:
+    """How a recipe has it: char, plain, byte, or the name of a file or folder."""
+    return str(tokenizer) if tokenizer in TOKENIZERS else Path(tokenizer).resolve().name
+
+
+def _new_tokenizer(tokenizer: str | Path, texts: Iterable[str]) -> TextTokenizer:
+    if tokenizer in ("char", "plain"):
+        return CharTokenizer.train(texts, byte_fallback=tokenizer == "char")
+    if tokenizer == "byte":
+        return ByteTokenizer()
+    if not Path(tokenizer).exists():
+        raise RecipeError(
+            f"{tokenizer}: no such tokenizer; take {', '.join(TOKENIZERS)}, or the path of a tokenizer.json, or of a "
+            "folder with it or with GPT-2's vocab.json and merges.txt"
+        )
+    found = find_tokenizer(Path(tokenizer))
+    if isinstance(found, ChordTokenizer):
+        raise RecipeError(f"{tokenizer}: its tokens are chords, not text; take another tokenizer")
+    return found
+
+
 def draw(ids: Ids, rng: np.random.Generator, batch_size: int, block_size: int) -> Ids:
     """Windows of a stream from random places, each with the token after it: [b, t + 1]."""
     starts = rng.integers(len(ids) - block_size, size=batch_size)
@@ -223,8 +289,7 @@ class _Run:
         self,
         folder: RunFolder[TextRecipe],
         beginning: Beginning,
-        ids: Ids,
-        held_out: Ids,
+        parts: Parts,
         names: tuple[Sequence[str], str | None],
         resume: bool,
         ranks: Ranks,
@@ -236,11 +301,11 @@ class _Run:
         self.drawn: tuple[int, Ids, int] | None = None
         self.folder, self.config, self.tokenizer = folder, beginning.config, beginning.tokenizer
         folder.recipe = recipe = beginning.recipe
-        self.ids, self.held_out, self.state = ids, held_out, folder.state
+        self.ids, self.held_out, self.state = parts.ids, parts.held_out, folder.state
         self.learner = Learner(self.config, recipe, ranks, device)
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
-        for part in (self.tokenizer.to_json().encode(), ids.data, held_out.data):
-            digest.update(hashlib.sha256(part).digest())
+        for part in (self.tokenizer.to_json(), parts.digest):
+            digest.update(hashlib.sha256(part.encode()).digest())
         ranks.check_same(digest.hexdigest(), "corpus or model")
         if resume:
             folder.go_on(digest.hexdigest())
@@ -274,7 +339,7 @@ class _Run:
         recipe = self.folder.recipe
         rng = np.random.default_rng((recipe.seed, 1, step))
         rows = draw(self.ids, rng, recipe.batch_size, recipe.block_size)
-        if isinstance(self.tokenizer, CharTokenizer):
+        if self.tokenizer.bos_first and self.tokenizer.bos_id is not None:
             rows[0, 0] = self.tokenizer.bos_id  # it stands before every prompt, so it must be known there
         return step, rows, int(rng.integers(1 << 63))
 
@@ -301,8 +366,8 @@ class _Run:
         if self.ranks.first:
             beginning = int(self.held_out[0]) if bos is None else bos
             sizes = (recipe.samples, recipe.sample_tokens)
-            written = write_samples(self.config, weights, tokenizer.vocab_size, beginning, *sizes, recipe.seed)
-            window = VERBATIM_CHARACTERS if isinstance(tokenizer, CharTokenizer) else VERBATIM_PIECES
+            written = write_samples(self.config, weights, tokenizer.n_writable, beginning, *sizes, recipe.seed)
+            window = VERBATIM_CHARACTERS if tokenizer.bos_first else VERBATIM_PIECES
             share = verbatim_share(written, self.ids, window)
         self.state["verbatim"] = share = self.ranks.of_first(share)
         return {"texts": [tokenizer.decode(ids) for ids in written], "verbatim": share}

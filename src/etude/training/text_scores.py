@@ -9,42 +9,23 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etude.engines.engine import Engine
-from etude.gpt.config import GPTConfig
-from etude.tokens.bpe import BPETokenizer
-from etude.tokens.characters import CharTokenizer
-from etude.tokens.tokenizer import TokenizerError
+from etude.tokens.tokenizer import TextTokenizer
 
 from .evaluation import ratio, windows
 
-Ids = NDArray[np.int32]
 Floats = NDArray[np.float64]
 Costs = Callable[[NDArray[Any]], NDArray[Any]]
 """Rows of ids [b, t + 1] -> what each but the first costs, in nats, [b, t]."""
-TextTokenizer = BPETokenizer | CharTokenizer
 
 _LOGITS = 1 << 24  # that a batch has at most, if it is of more rows than one
 _ROWS = 64
 _PIECE = 128  # rows of logits that are made probabilities together
-
-
-def encode(texts: Sequence[str], paths: Sequence[Path], tokenizer: TextTokenizer, config: GPTConfig) -> Ids:
-    """The stream [n]: of each text BOS, where the model has one, and its tokens. Raises `TokenizerError`."""
-    bos = tokenizer.bos_id if isinstance(tokenizer, CharTokenizer) else config.bos_token_id
-    parts = []
-    for text, path in zip(texts, paths, strict=True):
-        try:
-            ids = tokenizer.encode(text) if isinstance(tokenizer, CharTokenizer) else tokenizer.encode_long(text)
-        except TokenizerError as error:
-            raise TokenizerError(f"{path}: {error}") from error
-        parts += [np.array([] if bos is None else [bos], np.int32), np.array(ids, np.int32)]
-    return np.concatenate(parts)
 
 
 def costs(engine: Engine) -> Costs:
@@ -103,13 +84,8 @@ def score(
 
 def said_by(tokenizer: TextTokenizer) -> NDArray[np.int64]:
     """How many characters and bytes of a text each id says, [V, 2]; of a character in several tokens, the first."""
-    if isinstance(tokenizer, CharTokenizer):
-        pieces = [*(character.encode() for character in tokenizer.characters), b""]
-    else:
-        end = tokenizer.end_id
-        pieces = [
-            b"" if id_ == end else piece for id_, piece in enumerate(tokenizer.pieces(range(tokenizer.vocab_size)))
-        ]
+    pieces, end = tokenizer.pieces(range(tokenizer.vocab_size)), tokenizer.end_id
+    pieces = [b"" if id_ == end else piece for id_, piece in enumerate(pieces)]
     return np.array([(sum(byte & 0xC0 != 0x80 for byte in piece), len(piece)) for piece in pieces])
 
 
