@@ -95,7 +95,7 @@ class Learner:
             with gradients_of(self.objective, number == len(parts)), compiling():
                 with self.device.autocast():
                     loss = self.mean_nats(ids, targets, known) / len(parts)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             if known is not None and known.grad is not None:
                 found.append((seen.flatten(0, 1), known.grad.flatten(0, 1)))
             total += loss.detach()
