@@ -485,6 +485,7 @@ def test_long_readings_are_told_of(text_file: Path, tmp_path: Path, monkeypatch:
 def overfitted(**settings: Any) -> TextRecipe:
     """A run whose validation gets worse while it learns 60 characters by heart."""
     sizes: dict[str, Any] = {"steps": 120, "warmup": 0, "validate_every": 10, "learning_rate": 1e-2, "dropout": 0.0}
+    sizes["tokenizer"] = "plain"
     return replace(TINY, **sizes | {"sample_tokens": 20} | settings)
 
 
