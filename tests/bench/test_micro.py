@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from etude.bench.machine import machine, names_file
+from etude.bench.machine import corpus_file, machine
 from etude.bench.micro import BATCHED, best_seconds, flops_per_sample
 from etude.errors import EtudeError
 
@@ -53,13 +53,13 @@ def test_names_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder.mkdir()
     monkeypatch.chdir(folder)
     with pytest.raises(EtudeError, match=r"no names\.txt"):
-        names_file(None)
+        corpus_file(None)
     (tmp_path / "shared" / "data").mkdir(parents=True)
     (tmp_path / "shared" / "data" / "names.txt").touch()
-    assert names_file(None) == Path("../shared/data/names.txt")
+    assert corpus_file(None) == Path("../shared/data/names.txt")
     Path("names.txt").touch()
-    assert names_file(None) == Path("names.txt")
-    assert names_file(Path("mine.txt")) == Path("mine.txt")
+    assert corpus_file(None) == Path("names.txt")
+    assert corpus_file(Path("mine.txt")) == Path("mine.txt")
 
 
 def test_an_unknown_bench_is_wrong_usage() -> None:

@@ -10,7 +10,10 @@ from typing import Any
 
 from etude.errors import EtudeError
 
-NAMES = (Path("names.txt"), Path("../shared/data/names.txt"))
+CORPORA = {
+    "names.txt": "the reference run's 32,033 names are names.txt of github.com/karpathy/makemore",
+    "shakespeare.txt": "tiny Shakespeare is input.txt of github.com/karpathy/ng-video-lecture",
+}
 _LIBRARIES = ("numpy", "numba", "torch")
 
 
@@ -25,14 +28,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def names_file(corpus: Path | None) -> Path:
-    """The corpus asked for, or the names of the reference run where they lie at hand. Raises `EtudeError`."""
-    found = corpus or next((path for path in NAMES if path.is_file()), None)
+def corpus_file(corpus: Path | None, name: str = "names.txt") -> Path:
+    """The corpus asked for, or the one called `name` where it lies at hand. Raises `EtudeError`."""
+    places = (Path(name), Path("../shared/data") / name)
+    found = corpus or next((path for path in places if path.is_file()), None)
     if found is None:
-        raise EtudeError(
-            "no names.txt in this folder: name a text file with one document a line (the reference run's 32,033 names "
-            "are names.txt of github.com/karpathy/makemore)"
-        )
+        raise EtudeError(f"no {name} in this folder: name a text file ({CORPORA[name]})")
     return found
 
 

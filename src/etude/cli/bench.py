@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from etude.bench import decode, micro
+from etude.bench import decode, learning, micro
 from etude.bench import train as training
-from etude.bench.machine import machine, names_file
+from etude.bench.machine import corpus_file, machine
 
 from .options import JsonOption, print_json, say
 
@@ -24,25 +24,32 @@ def register(app: typer.Typer) -> None:
         name: Annotated[str, typer.Argument(help=f"What to measure: {', '.join(BENCHES)}.")],
         corpus: Annotated[
             Path | None,
-            typer.Argument(help="For micro: a text file, a document a line.", show_default="names.txt in this folder"),
+            typer.Argument(
+                help="For micro a text file with a document a line, for train the plays.",
+                show_default="names.txt or shakespeare.txt in this folder",
+            ),
         ] = None,
-        gpu: Annotated[bool, typer.Option("--gpu", help="For train, which measures nothing else: on a GPU.")] = False,
+        gpu: Annotated[bool, typer.Option("--gpu", help="For train: GPT-2 124M on a GPU.")] = False,
         as_json: JsonOption = False,
     ) -> None:
         """Measure speed and quality. Leave the machine alone meanwhile: what else runs is measured too.
 
         Example: etude bench micro names.txt
 
-        Example: etude bench train --gpu
+        Example: etude bench train shakespeare.txt
         """
         if name not in BENCHES:
             raise typer.BadParameter(f"no bench {name!r}; known: {', '.join(BENCHES)}")
-        if gpu != (name == "train"):
-            raise typer.BadParameter("--gpu belongs to train, and train to --gpu")
-        if name == "train":
+        if gpu and name != "train":
+            raise typer.BadParameter("--gpu belongs to train")
+        if name == "decode":
+            rows = decode.bench(say)
+        elif name == "micro":
+            rows = micro.bench(corpus_file(corpus), say)
+        elif gpu:
             rows = training.bench(say)
         else:
-            rows = decode.bench(say) if name == "decode" else micro.bench(names_file(corpus), say)
+            rows = learning.bench(corpus_file(corpus, "shakespeare.txt"), say)
         if as_json:
             print_json({"bench": name, "machine": machine(), "rows": rows})
             return

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from etude.bench.machine import machine, names_file
+from etude.bench.machine import corpus_file, machine
 from etude.bench.race import Lap, duration, installed, plot, race
 from etude.engines.engine import check_engine
 from etude.errors import EtudeError
@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
                 raise EtudeError(f"{plot_file}: there is no such folder to write it to")
             if find_spec("matplotlib") is None:
                 raise EtudeError("--plot needs matplotlib: pip install 'etude[train]'")
-        path = names_file(corpus)
+        path = corpus_file(corpus)
         laps: list[Lap] = []
         with _Progress(steps) as report:
             laps.extend(race(path, engines, steps, report))

@@ -76,13 +76,13 @@ class FeatureTable(nn.Module):
 class Block(nn.Module):
     """One layer: attention, then an MLP, each added to the residual stream."""
 
-    def __init__(self, config: GPTConfig, dropout: float) -> None:
+    def __init__(self, config: GPTConfig, dropout: float, scale: float) -> None:
         super().__init__()
         d = config.n_embd
         self.n_head, self.head_size = config.n_head, config.head_size
         self.c_attn = nn.Parameter(torch.empty(3 * d, d).uniform_(-1, 1) * (3 / d) ** 0.5)
         self.attn_proj = nn.Parameter(torch.zeros(d, d))
-        self.scale = nn.Parameter(torch.full((config.n_head,), 1.2))
+        self.scale = nn.Parameter(torch.full((config.n_head,), scale))
         self.c_fc = nn.Parameter(torch.empty(4 * d, d).uniform_(-1, 1) * (3 / d) ** 0.5)
         self.mlp_proj = nn.Parameter(torch.zeros(d, 4 * d))
         self.dropout = Dropout(dropout)
@@ -120,15 +120,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Trunk(nn.Module):
-    """The layers, between embeddings and head."""
+    """The layers, between embeddings and head. `scale` is what scores are multiplied by at first; it is learnt."""
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: GPTConfig, dropout: float, compute: torch.dtype) -> None:
+    def __init__(self, config: GPTConfig, dropout: float, compute: torch.dtype, scale: float) -> None:
         super().__init__()
         self.compute = compute
-        self.blocks = nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config, dropout, scale) for _ in range(config.n_layer))
         for name, table in zip(("cos", "sin"), rotary_table(config.block_size, config.head_size), strict=True):
             self.register_buffer(name, table, persistent=False)
 
@@ -171,7 +171,7 @@ class TextGPT(nn.Module):
         self.config = config
         v, d = config.vocab_size, config.n_embd
         self.wte = nn.Parameter(torch.randn(v, d) * 0.4)
-        self.trunk = Trunk(config, dropout, compute)
+        self.trunk = Trunk(config, dropout, compute, config.head_size**-0.5)
         self.lm_head, self.lm_bias = nn.Parameter(torch.zeros(v, d)), nn.Parameter(torch.zeros(v))
         self.dropout = Dropout(dropout / 2)
         self.register_buffer("ngrams", torch.zeros(parameter_shapes(config)["ngrams"]))
@@ -241,7 +241,7 @@ class ChordGPT(nn.Module):
         self.match = nn.Parameter(torch.empty(shapes["match"]).uniform_(-1, 1) * d**-0.5)
         self.match_length = nn.Parameter(torch.randn(shapes["match_length"]))
         self.match_gate = nn.Parameter(torch.zeros(shapes["match_gate"]))
-        self.trunk = Trunk(config, dropout, compute)
+        self.trunk = Trunk(config, dropout, compute, 1.2)  # sharp from the start: a song copies itself
         self.lm_head = FeatureTable(v, d, table, 0.0)
         self.lm_bias = nn.Parameter(torch.zeros(v))
         self.dropout = Dropout(dropout / 2)

@@ -47,7 +47,7 @@ class Learner:
         self.rows: Rows | None = None
         if isinstance(self.model, TextGPT):
             matrices = self.model.matrices()
-            self.muon, self.rows = Muon(matrices, 0.0), Rows(self.model.ngrams)
+            self.muon, self.rows = Muon(matrices, recipe.matrix_weight_decay), Rows(self.model.ngrams)
             muon_ids = {id(matrix) for matrix in matrices}
             parameters = [parameter for parameter in parameters if id(parameter) not in muon_ids]
         decayed, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim == 1]
@@ -157,6 +157,11 @@ def _parts(tokens: Tensor, size: int) -> Sequence[Tensor]:
     """Rows [b, t + 1] in micro-batches of `size`; 0 for all at once."""
     parts: Sequence[Tensor] = tokens.split(size or len(tokens))  # type: ignore[no-untyped-call]
     return parts
+
+
+def repeated(recipe: TextRecipe, tokens: int) -> float:
+    """The share of a run's tokens that it has seen before, if it goes round a text of so many: none in one round."""
+    return max(0.0, 1 - tokens / (recipe.steps * recipe.batch_size * recipe.block_size))
 
 
 def schedule(recipe: TextRecipe, step: int) -> float:

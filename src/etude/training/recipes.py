@@ -201,7 +201,9 @@ class TextRecipe:
     ngram_learning_rate: float = 0.0
     """RMSProp's rate for those rows."""
     ngram_dropout: float = 0.0
-    """Share of the n-grams of a window that are hidden while training."""
+    """Share of n-grams that are hidden while training, if all of it repeats; less as more of the text is new."""
+    matrix_weight_decay: float = 0.0
+    """Muon's decoupled decay."""
     precision: str = "float32"
     """What products are computed in while training: float32 or bfloat16."""
     compile: str = "no"
@@ -259,9 +261,10 @@ RECIPES: dict[str, Recipe] = {
     "micro": MicroRecipe(),
     "classic": TextRecipe(),
     "modern": TextRecipe(
-        name="modern", architecture="modern", warmup=10, learning_rate=1e-2, final_learning_rate=0.0, beta2=0.95,
-        weight_decay=0.0, clip=0.0, matrix_learning_rate=0.02, ngram_rows=1 << 14, ngram_learning_rate=0.02,
-        precision="bfloat16", compile="auto", keep="best",
+        name="modern", architecture="modern", block_size=128, batch_size=16, steps=750, dropout=0.1, warmup=10,
+        learning_rate=1e-2, final_learning_rate=0.0, beta2=0.95, weight_decay=0.0, clip=0.0, matrix_learning_rate=0.02,
+        matrix_weight_decay=0.1, ngram_rows=1 << 14, ngram_learning_rate=0.02, ngram_dropout=0.6, precision="bfloat16",
+        compile="auto", validate_every=250, keep="best",
     ),
     "finetune": TextRecipe(
         name="finetune", tokenizer="", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4,

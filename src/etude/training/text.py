@@ -37,7 +37,7 @@ from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
 from .device import Device, choose, compiler, flops_per_token
 from .distributed import all_finite, drop_shards, fill, load_shards, save_shards, whole
 from .evaluation import score_stream
-from .learner import Learner, schedule
+from .learner import Learner, repeated, schedule
 from .ranks import Ranks, joined, lost_peers
 from .reading import Parts, Reading
 from .recipes import TOKENIZERS, RecipeError, TextRecipe
@@ -325,7 +325,9 @@ class _Run:
         """One optimiser step; returns the loss in nats a token."""
         recipe, drawn = self.folder.recipe, self.drawn
         _, rows, dropped = drawn if drawn and drawn[0] == step else self._draw(step)
-        if recipe.dropout:
+        # What repeats is learnt by heart unless some of it is hidden.
+        recipe = replace(recipe, ngram_dropout=recipe.ngram_dropout * repeated(recipe, len(self.ids)))
+        if recipe.dropout or recipe.ngram_dropout:
             torch.manual_seed((dropped + self.ranks.rank) % (1 << 63))  # each process has other rows
         loss = self.learner.step(rows, recipe, step)
         if self.device.on_gpu:  # while it computes; the number below waits for it
