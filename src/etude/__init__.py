@@ -161,9 +161,14 @@ def _train(
             paths, held_out, directory, chosen, model, resume, report, say, tensorboard, device, tokenizer
         )
 
+    from .corpus.lines import CorpusError
     from .corpus.songs import read_songs, split_songs
 
-    songs, validation_songs = split_songs([song for path in paths for song in read_songs(path)], paths, held_out)
+    try:
+        songs = [song for path in paths for song in read_songs(path)]
+    except CorpusError as error:
+        raise CorpusError(f"{error}; if it is text and no songbook, name a recipe for text, such as modern") from error
+    songs, validation_songs = split_songs(songs, paths, held_out)
     check_engine(engine or "tensor")
     from .training.songs import train as train_chords
 

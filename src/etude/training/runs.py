@@ -34,7 +34,8 @@ from .recipes import RECIPE, RECIPES, ChordRecipe, Recipe, RecipeError, TextReci
 from .samples import SAMPLES, samples_text
 
 METRICS = "metrics.jsonl"
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0  # from a checkpoint to the next at most,
+_CHECKPOINT_SHARE = 0.02  # and less where saving takes no larger share of the time than this
 _UNFITTED_STEPS = 1_000_000  # stands for the steps of a run in minutes until they are known
 _TIMED_STEPS = 20  # the first steps are slow (caches, allocator); these many after `_SKIPPED_STEPS` set the budget
 _SKIPPED_STEPS = 5
@@ -342,7 +343,7 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report, ranks:
     """
     folder, state = run.folder, run.folder.state
     state |= {"best": None, "validation": None, "worse": 0} | state
-    saved_at = time.monotonic()
+    saved_at, pause = time.monotonic(), min(1.0, CHECKPOINT_SECONDS)
     seconds: list[float] = []  # of each step
     while not is_over(folder):
         began = time.monotonic()
@@ -369,10 +370,12 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report, ranks:
                     run.keep(temporary)  # of a sharded model every process has to help
         report(progress)
         over = is_over(folder)
-        stop, late = ranks.any(stopped(), time.monotonic() - saved_at > CHECKPOINT_SECONDS)
+        stop, late = ranks.any(stopped(), time.monotonic() - saved_at > pause)
         if stop or late or over:
+            began = time.monotonic()
             folder.save(run.arrays())
             saved_at = time.monotonic()
+            pause = min(CHECKPOINT_SECONDS, (saved_at - began) / _CHECKPOINT_SHARE)
         if stop and not over:
             folder.show()
             ranks.wait()  # until what was asked to stop is saved: the first that leaves has the others ended
