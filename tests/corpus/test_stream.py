@@ -120,6 +120,24 @@ class TestKept:
             patch.setattr(stream, "MAX_MEMORY", 1 << 20)
             assert read_stream(find_sources([verse]), BYTES, 256, 257, tmp_path / "other").digest == found.digest
 
+    def test_what_is_released_is_out_of_memory_and_comes_again(self, tmp_path: Path) -> None:
+        if not Path("/proc/self/smaps").exists():
+            pytest.skip("memory is counted in /proc/self/smaps, which is not here")
+        line = "Over the hills and far away.\n"
+        found = stream_of(tmp_path, write(tmp_path / "long.txt", line * 20_000))
+
+        def resident() -> int:
+            """KiB of the file that are in this process's memory."""
+            after = Path("/proc/self/smaps").read_text().split(str(tmp_path))[1:]
+            return sum(int(part.split("Rss:")[1].split()[0]) for part in after)
+
+        total = int(found.ids[: 1 << 18].sum())
+        assert resident() > 256
+        stream.release(found.ids[10:20])
+        assert resident() == 0
+        assert int(found.ids[: 1 << 18].sum()) == total
+        stream.release(np.arange(3))  # in memory already, and stays
+
     def test_what_is_kept_is_used_at_once_while_its_sources_stay(
         self, tmp_path: Path, verse: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

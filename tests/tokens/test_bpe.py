@@ -294,6 +294,7 @@ def test_a_text_may_be_encoded_in_parts(text: str, least: int) -> None:
 
 def test_a_text_with_a_token_of_somebodys_own_is_not_cut() -> None:
     document = json.loads(TINY.text)
-    document["added_tokens"].append({"id": TINY.vocab_size, "content": "on and on", "special": False})
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    document["added_tokens"].append({"id": TINY.vocab_size, "content": "on and on", **plain})
     assert BPETokenizer(json.dumps(document)).cut("on and on and on", 1) == 16
     assert TINY.cut("on and on and on", 1) == 2

@@ -176,7 +176,8 @@ def test_a_run_makes_a_model_directory(tmp_path: Path, engine: str) -> None:
     model = load_model(tmp_path / "run")
     assert isinstance(model.tokenizer, CharTokenizer)
     assert model.tokenizer.characters == "".join(sorted(set("".join(NAMES))))
-    assert model.config == GPTConfig("micro", model.config.vocab_size, 6, 1, 2, 4)
+    bos = model.tokenizer.bos_id  # which the vocabulary says, and no config.json of micro
+    assert model.config == GPTConfig("micro", bos + 1, 6, 1, 2, 4, bos_token_id=bos, eos_token_id=bos)
     assert {array.dtype for array in model.weights.values()} == {np.dtype(np.float64)}
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [100, 200, 250]

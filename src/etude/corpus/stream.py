@@ -117,6 +117,20 @@ def read_ids(sources: Sequence[Source], tokenizer: TextTokenizer, bos: int | Non
     return np.concatenate(list(_encode(sources, tokenizer, bos, dtype, lambda count: None)))
 
 
+def release(ids: Ids) -> None:
+    """Take the pages of a mapped stream, or of a part of one, out of this process's memory; they come again when read.
+
+    A window that is drawn maps up to 2 MB around it, so in time all of the file would be counted as memory in use.
+    """
+    owner: object = ids
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, memoryview):
+        owner = owner.obj
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
+
+
 def spool(source: Source, folder: Path, watch: Watch = lambda count: None) -> Source:
     """Standard input as a file in a folder, for who must read it twice; a file stays what it is."""
     if not source.once:
@@ -150,7 +164,7 @@ def _kept(folder: Path, reader: str) -> tuple[object, Stream] | None:
             return None
         with (folder / IDS).open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(mmap, "MADV_RANDOM"):  # else each window that is drawn brings its neighbourhood into memory
+        if hasattr(mmap, "MADV_RANDOM"):  # else a disk reads far more than a window
             mapped.madvise(mmap.MADV_RANDOM)
         ids = np.frombuffer(mapped, np.dtype(index["dtype"]))
         if len(ids) != index["tokens"]:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from etude.corpus.lines import STDIN, shown
+from etude.corpus.stream import release
 from etude.corpus.text import find_sources
 from etude.engines.tensor_engine import initial_weights
 from etude.errors import EtudeError
@@ -341,6 +342,7 @@ class _Run:
         recipe = self.folder.recipe
         rng = np.random.default_rng((recipe.seed, 1, step))
         rows = draw(self.ids, rng, recipe.batch_size, recipe.block_size)
+        release(self.ids)
         if self.tokenizer.bos_first and self.tokenizer.bos_id is not None:
             rows[0, 0] = self.tokenizer.bos_id  # it stands before every prompt, so it must be known there
         return step, rows, int(rng.integers(1 << 63))
@@ -371,6 +373,7 @@ class _Run:
             written = write_samples(self.config, weights, tokenizer.n_writable, beginning, *sizes, recipe.seed)
             window = VERBATIM_CHARACTERS if tokenizer.bos_first else VERBATIM_PIECES
             share = verbatim_share(written, self.ids, window)
+            release(self.ids)
         self.state["verbatim"] = share = self.ranks.of_first(share)
         return {"texts": [tokenizer.decode(ids) for ids in written], "verbatim": share}
 
