@@ -28,7 +28,8 @@ from etude.training.recipes import RECIPES, MicroRecipe, TextRecipe
 LADDER = Path(__file__).parents[1] / "docs" / "ladder"
 PAGES = sorted(LADDER.glob("[0-9]*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-V = {"micro": 27}  # 26 letters and BOS; of the plays 65 characters and BOS
+# 26 letters and BOS; of the plays 65 characters and BOS, for the last two with 256 bytes to fall back on.
+V = {"micro": 27, "classic": 322, "modern": 322}
 TEXT = "Over the hills and far away,\nthe fiddler's playing;\n\nwe'll dance till day.\n" * 20
 
 

@@ -160,7 +160,8 @@ class PlainLoop:
             {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
         ]
-        self.adam = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=True)
+        fused = device != "cpu"  # as nanoGPT has it
+        self.adam = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=fused)
 
     def step(self, rows: NDArray[Any], number: int) -> Tensor:
         """One step; the loss before it, on the device."""
