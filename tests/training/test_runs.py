@@ -47,11 +47,12 @@ def test_metrics_that_are_cut_or_gone_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_run_in_minutes_knows_its_steps_from_the_checkpoint(tmp_path: Path) -> None:
-    """The recipe file is written after the checkpoint; a run killed between the two goes on all the same."""
+    """A run killed between the two files goes on by what the checkpoint says."""
     folder = RunFolder(tmp_path, MicroRecipe(minutes=3), resume=False)
     folder.create(ARRAYS, "corpus")
     unfitted = (tmp_path / "recipe.json").read_bytes()
-    folder.fit(1234, ARRAYS)
+    folder.fit(1234)
+    folder.save(ARRAYS)
     (tmp_path / "recipe.json").write_bytes(unfitted)
     found = saved_recipe(tmp_path)
     assert found == MicroRecipe(minutes=3, steps=1234)

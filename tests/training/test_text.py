@@ -421,12 +421,12 @@ def test_a_large_corpus_lies_in_the_run_until_its_end(
     monkeypatch.setattr(stream, "MAX_MEMORY", 100)
     with pytest.raises(Interrupted):
         train([text_file], None, run, TINY, report=stop_at(3))
-    assert (run / "tokens" / "corpus" / "ids.bin").stat().st_size == 2 * (len(TEXT) + 1)
+    assert (run / ".etude-tokens" / "corpus" / "ids.bin").stat().st_size == 2 * (len(TEXT) + 1)
     with monkeypatch.context() as patch:
         patch.setattr(stream, "_encode", None)  # it is not read again
         train([text_file], None, run, TINY, resume=True)
     same_files(whole, run)
-    assert not (run / "tokens").exists()
+    assert not (run / ".etude-tokens").exists()
 
 
 def test_a_validation_of_a_large_corpus_stays_short(
@@ -448,10 +448,10 @@ def test_standard_input_is_read_once_and_resumed_without(
     given(TEXT.encode())
     with pytest.raises(Interrupted):
         train([Path("-")], None, run, TINY, tokenizer=tokenizer, report=stop_at(3))
-    assert [path.name for path in (run / "tokens").iterdir()] == ["corpus"]
+    assert [path.name for path in (run / ".etude-tokens").iterdir()] == ["corpus"]
     given(b"")
     train([Path("-")], None, run, replace(TINY, tokenizer=tokenizer), resume=True)
-    assert not (run / "tokens").exists()
+    assert not (run / ".etude-tokens").exists()
     assert "`standard input`" in (run / "README.md").read_text()
     train([text_file], None, tmp_path / "file", TINY, tokenizer=tokenizer)
     weights = "model.safetensors"

@@ -102,7 +102,14 @@ def opened(path: Path, name: str = "") -> Iterator[Content]:
     """A file's content, or that of standard input for `-`. Faults of reading in the block are `CorpusError`s."""
     name = name or shown(path)
     try:
-        with nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb") as raw:
+        with nullcontext(standard_input()) if path == STDIN else path.open("rb") as raw:
             yield Content(raw, name)
     except (OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def standard_input() -> BinaryIO:
+    """Raises `CorpusError` where the process was started with none."""
+    if sys.stdin is None:
+        raise CorpusError("standard input is closed, so there is nothing to read there; name a file")
+    return sys.stdin.buffer

@@ -11,7 +11,6 @@ import hashlib
 import json
 import mmap
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 from etude.files import atomic_directory, atomic_write
 from etude.tokens.tokenizer import Ids, TextTokenizer, TokenizerError
 
-from .lines import STDIN, CorpusError, Watch
+from .lines import STDIN, CorpusError, Watch, standard_input
 from .text import Source, documents
 
 IDS, INDEX = "ids.bin", "index.json"
@@ -131,12 +130,12 @@ def release(ids: Ids) -> None:
         owner.madvise(mmap.MADV_DONTNEED)
 
 
-def spool(source: Source, folder: Path, watch: Watch = lambda count: None) -> Source:
-    """Standard input as a file in a folder, for who must read it twice; a file stays what it is."""
+def spool(source: Source, folder: Path, watch: Watch = lambda count: None, number: int = 1) -> Source:
+    """What can be read once, as a file of its `number` in a folder, to be read twice; a file stays what it is."""
     if not source.once:
         return source
-    path = folder / "spool"
-    with _room(folder), nullcontext(sys.stdin.buffer) if source.path == STDIN else source.path.open("rb") as raw:
+    path = folder / f"spool-{number}-{source.path.name}"  # whose ending says what it is
+    with _room(folder), nullcontext(standard_input()) if source.path == STDIN else source.path.open("rb") as raw:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             while chunk := raw.read(_CHUNK):

@@ -86,6 +86,8 @@ def read_documents(
 def _in_folder(folder: Path, leave_out: Path | None, say: Callable[[str], None]) -> list[Source]:
     found, hidden, others = list[Path](), 0, 0
     left_out = None if leave_out is None else leave_out.resolve()
+    if folder.resolve() == left_out:
+        raise CorpusError(f"{folder}: is where the run itself is to be; choose another folder for one of the two")
     for root, folders, names in os.walk(folder, onerror=_unreadable):
         hidden += sum(name.startswith(".") for name in (*folders, *names))
         folders[:] = [

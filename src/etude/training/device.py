@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -49,7 +51,7 @@ class Device:
         if not self.on_gpu:
             return None
         name = torch.cuda.get_device_name(self.name)
-        return next((peak for word, peak in _PEAKS.items() if word in name), None)
+        return next((peak for word, peak in _PEAKS.items() if re.search(rf"\b{word}\b", name)), None)
 
 
 CPU = Device()
@@ -95,7 +97,8 @@ def flops_per_token(config: GPTConfig, t: int) -> float:
     6 for each weight that multiplies, and for attention's two products 12 n_layer n_embd t. (Chowdhery et al. 2022.)
     """
     shapes = parameter_shapes(config)
-    weights = sum(
-        rows * columns for rows, columns in (s for name, s in shapes.items() if len(s) == 2 and "wpe" not in name)
-    )
+    looked_up = {"wpe", "wpe.weight", "ngrams"}  # rows are taken from these, and nothing is multiplied
+    if "lm_head" in shapes or "lm_head.weight" in shapes:
+        looked_up |= {"wte", "wte.weight"}
+    weights = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name not in looked_up)
     return 6.0 * weights + 12.0 * config.n_layer * config.n_embd * t

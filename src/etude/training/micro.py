@@ -263,7 +263,8 @@ class _Run:
             budget = 60 * folder.recipe.minutes
             if not state["fitted"] and timed >= min(_TIMED_SECONDS, _TIMED_SHARE * budget):
                 more = int((budget - state["seconds"]) * speed)
-                folder.fit(state["step"] + max(1, more), self.trainer.state())
+                folder.fit(state["step"] + max(1, more))
+                folder.save(self.trainer.state())
             count = max(1, min(int(_MOMENT * count / seconds), 10 * count))
             step, steps = state["step"], folder.recipe.steps
             left = (steps - step) / speed if state["fitted"] else budget

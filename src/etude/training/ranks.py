@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,7 +158,9 @@ def joined(device: str | None = None) -> Iterator[Ranks]:
         torch.set_num_threads(max(1, _cores() // ranks.local_size))
     try:
         store, rank, size = next(rendezvous("env://"))
-        dist.init_process_group("nccl" if on_gpus else "gloo", store=store, rank=rank, world_size=size)
+        backend = "nccl" if on_gpus else "gloo"
+        # Long: while the first reads a large corpus, the others wait.
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(days=1))
     except (RuntimeError, ValueError, OSError) as error:
         raise RanksError(
             f"cannot meet the other processes of this run ({' '.join(str(error).split())[:200]})"

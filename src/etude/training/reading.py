@@ -19,7 +19,7 @@ from etude.tokens.tokenizer import Ids, TextTokenizer
 
 from .runs import TrainingError
 
-TOKENS = "tokens"
+TOKENS = ".etude-tokens"  # no folder of anybody else, since it is deleted
 HELD_OUT = 0.1  # share of the stream, at its end, that is kept for validation
 MOST_HELD_OUT = 1 << 20  # tokens of it at most, so that a validation stays short
 _SAY_SECONDS = 5.0  # between remarks on a long reading
@@ -71,7 +71,9 @@ class Reading:
     def texts(self) -> Iterator[str]:
         """All that is trained on, in pieces, for who must know it before it is encoded."""
         watch = self._watch("reading", ())
-        self._sources = [spool(source, self._folder, watch) for source in self._sources]
+        self._sources = [
+            spool(source, self._folder, watch, number) for number, source in enumerate(self._sources, start=1)
+        ]
         watch = self._watch("looking for characters", self._sources)
         for source in self._sources:
             for _, pieces in documents(source, watch):

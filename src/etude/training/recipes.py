@@ -208,7 +208,7 @@ class TextRecipe:
     """What products are computed in while training: float32 or bfloat16."""
     compile: str = "no"
     """Whether the step is compiled on a processor too, which takes half a minute: `yes` or `no`; or `auto`, in runs of
-    5 minutes and longer where there is a C++ compiler. A run keeps what that came to."""
+    `minutes` from 5 on where there is a C++ compiler. A run keeps what that came to."""
     validate_every: int = 500
     """Steps between validations."""
     patience: int = 0
@@ -231,6 +231,10 @@ class TextRecipe:
         for name in ("beta1", "beta2", "dropout", "ngram_dropout"):
             if getattr(self, name) >= 1:
                 raise RecipeError(f"{name} must be below 1")
+        if (self.architecture == "modern") != bool(self.ngram_rows):
+            raise RecipeError(
+                f"ngram_rows must be {'at least 1' if self.architecture == 'modern' else '0'} in {self.name}"
+            )
         if self.precision not in ("float32", "bfloat16"):
             raise RecipeError(f"precision must be float32 or bfloat16, not {self.precision!r}")
         if self.compile not in ("auto", "yes", "no"):

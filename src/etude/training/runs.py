@@ -10,6 +10,8 @@ import errno
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from etude.corpus.lines import CorpusError
 from etude.errors import EtudeError
 from etude.files import atomic_directory, atomic_write
+from etude.gpt.directory import WEIGHTS
 from etude.gpt.tensors import is_finite
 
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, load_checkpoint, save_checkpoint, saved_step
@@ -34,6 +37,7 @@ from .recipes import RECIPE, RECIPES, ChordRecipe, Recipe, RecipeError, TextReci
 from .samples import SAMPLES, samples_text
 
 METRICS = "metrics.jsonl"
+_LEFT = re.compile(r"\.(checkpoint\.safetensors|model\.safetensors|step-\d+)\.[0-9a-f]+\.tmp")
 CHECKPOINT_SECONDS = 60.0  # from a checkpoint to the next at most,
 _CHECKPOINT_SHARE = 0.02  # and less where saving takes no larger share of the time than this
 _UNFITTED_STEPS = 1_000_000  # stands for the steps of a run in minutes until they are known
@@ -123,6 +127,8 @@ class RunFolder(Generic[R]):
                 )
         elif (directory / RECIPE).exists() or any(directory.glob("step-*")):
             raise RecipeError(f"{directory} holds a run already: go on with --resume, or choose another folder")
+        elif (directory / WEIGHTS).exists():
+            raise RecipeError(f"{directory} holds a model already, which a run would replace; choose another folder")
         else:
             self.state = {"step": 0, "metrics_bytes": 0, "seconds": 0.0, "fitted": not recipe.minutes}
             if recipe.minutes:
@@ -153,6 +159,10 @@ class RunFolder(Generic[R]):
             raise CheckpointError(f"{self.directory / METRICS}: {error.strerror}; the run cannot go on") from error
         if written < self.state["metrics_bytes"]:
             raise CheckpointError(f"{self.directory / METRICS}: shorter than when the checkpoint was written")
+        if self.writes:
+            for left in self.directory.iterdir():
+                if _LEFT.fullmatch(left.name):  # half written when the run was killed, and as large as the model
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._take_in()
         self.write_recipe()  # a run that was killed while its steps were set may have the old one
 
@@ -216,11 +226,10 @@ class RunFolder(Generic[R]):
         self.state["recipe"] = asdict(self.recipe)
         save_checkpoint(self.directory, arrays, self.state)
 
-    def fit(self, steps: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Set the number of steps of a run in minutes, once; then the schedule is fixed."""
+    def fit(self, steps: int) -> None:
+        """Set the number of steps of a run in minutes, once; then the schedule is fixed. The next `save` holds it."""
         self.recipe = replace(self.recipe, steps=steps)
         self.state["fitted"] = True
-        self.save(arrays)
         self.write_recipe()
 
     def write_recipe(self) -> None:
@@ -357,6 +366,7 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report, ranks:
         folder.record([{"step": step, "loss": round(loss, 4), "rate": float(f"{run.rate(step - 1):.4g}")}])
         if not state["fitted"] and len(seconds) == _SKIPPED_STEPS + _TIMED_STEPS:
             _fit_to_budget(run, sum(seconds[_SKIPPED_STEPS:]) / _TIMED_STEPS, ranks)
+            pause = 0.0  # once this step is validated and kept, all of it is saved
         recipe, recent = folder.recipe, seconds[-100:]
         speed = sum(recent) / len(recent)  # seconds a step
         left = speed * (recipe.steps - step) if state["fitted"] else 60 * recipe.minutes
@@ -423,4 +433,4 @@ def _fit_to_budget(run: Stepped, step_seconds: float, ranks: Ranks) -> None:
     validation_seconds = time.monotonic() - began
     left = folder.recipe.minutes * 60 - folder.state["seconds"] - 2 * validation_seconds
     more = int(ranks.of_first(left / (step_seconds + validation_seconds / folder.recipe.validate_every)))
-    folder.fit(folder.state["step"] + max(1, more), run.arrays())
+    folder.fit(folder.state["step"] + max(1, more))

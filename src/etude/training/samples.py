@@ -36,13 +36,13 @@ def write_samples(
     n: int,
     tokens: int,
     seed: int,
+    end: int | None = None,
 ) -> list[list[int]]:
     """`n` samples of at most `tokens` ids each, all after the id `beginning`, of the first `writable` ids.
 
-    They are a function of weights and seed alone, and change nothing in a run. An end of text ends a sample.
+    They are a function of weights and seed alone, and change nothing in a run. The id `end` ends a sample.
     """
     allowed = None if writable == config.vocab_size else np.arange(config.vocab_size) < writable  # [V]
-    end = config.eos_token_id
     plan = Plan(tokens, Sampling(), seed, config.vocab_size, lambda last: allowed, end)
     task = Task("", (beginning,), lambda: Voice(lambda token: ""))
     return [list(sample.tokens) for sample in write(ArrayEngine(config, weights), [task], n, plan)]

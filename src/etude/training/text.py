@@ -1,4 +1,4 @@
-"""Training GPT-2 on text as one stream, from nothing or from a model directory; resumable to the bit.
+"""Training on text as one stream, from nothing or from a model directory; resumable to the bit.
 
 Each document is BOS and its tokens, one after another (`etude.corpus.stream`). Of characters and bytes, whose prompts
 all begin with BOS, a window of each step has it in the place of its first token: seen once a file alone, it would stand
@@ -301,6 +301,7 @@ class _Run:
         self.ranks, self.device = ranks, device
         self.drawn: tuple[int, Ids, int] | None = None
         self.folder, self.config, self.tokenizer = folder, beginning.config, beginning.tokenizer
+        self.bos_id = beginning.bos_id
         folder.recipe = recipe = beginning.recipe
         self.ids, self.held_out, self.state = parts.ids, parts.held_out, folder.state
         self.learner = Learner(self.config, recipe, ranks, device)
@@ -363,14 +364,15 @@ class _Run:
 
         The first process writes them, and the others wait for their share.
         """
-        recipe, tokenizer, bos = self.folder.recipe, self.tokenizer, self.config.bos_token_id
+        recipe, tokenizer, bos = self.folder.recipe, self.tokenizer, self.bos_id
         if not recipe.samples or not recipe.sample_tokens:
             return None
         weights, written, share = self.learner.weights(), list[list[int]](), 0.0
         if self.ranks.first:
             beginning = int(self.held_out[0]) if bos is None else bos
             sizes = (recipe.samples, recipe.sample_tokens)
-            written = write_samples(self.config, weights, tokenizer.n_writable, beginning, *sizes, recipe.seed)
+            end = tokenizer.end_id if self.config.eos_token_id is None else self.config.eos_token_id
+            written = write_samples(self.config, weights, tokenizer.n_writable, beginning, *sizes, recipe.seed, end)
             window = VERBATIM_CHARACTERS if tokenizer.bos_first else VERBATIM_PIECES
             share = verbatim_share(written, self.ids, window)
             release(self.ids)
