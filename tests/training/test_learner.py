@@ -72,4 +72,4 @@ def test_settings_that_are_true_or_false() -> None:
     with pytest.raises(RecipeError, match="shard takes true or false, not 'maybe'"):
         with_settings(RECIPE, ["shard=maybe"])
     with pytest.raises(RecipeError, match="shard is for gpt2, which AdamW trains, not for modern"):
-        replace(RECIPE, architecture="modern", shard=True)
+        replace(RECIPE, architecture="modern", ngram_rows=64, shard=True)

@@ -54,10 +54,10 @@ def test_samples_are_a_function_of_weights_and_seed() -> None:
     config = GPTConfig("gpt2", 12, 8, 1, 2, 8, bos_token_id=9, eos_token_id=9)
     rng = np.random.default_rng(0)
     weights = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
-    found = write_samples(config, weights, 10, 9, 3, 20, 1)
-    assert found == write_samples(config, weights, 10, 9, 3, 20, 1)
-    assert found[:1] == write_samples(config, weights, 10, 9, 1, 20, 1)
-    assert found != write_samples(config, weights, 10, 9, 3, 20, 2)
+    found = write_samples(config, weights, 10, 9, 3, 20, 1, 9)
+    assert found == write_samples(config, weights, 10, 9, 3, 20, 1, 9)
+    assert found[:1] == write_samples(config, weights, 10, 9, 1, 20, 1, 9)
+    assert found != write_samples(config, weights, 10, 9, 3, 20, 2, 9)
     assert all(0 <= token < 9 for sample in found for token in sample)  # an end ends, and 10 and 11 mean nothing
     assert max(map(len, found)) <= 20
 

@@ -102,7 +102,7 @@ Writes text like that it was trained on. Trained{begun} by `etude train --recipe
 
 {names}
 
-These are the weights after step {kept:,}. Validated on {_held_out(held_out, 1 + result["validation"]["tokens"])}.
+These are the weights after step {kept:,}. Validated on {_held_out(held_out)}.
 
 | after step | loss | nats a token |
 |---|---|---|
@@ -110,8 +110,8 @@ These are the weights after step {kept:,}. Validated on {_held_out(held_out, 1 +
 {_settings(recipe)}"""
 
 
-def _held_out(name: str | None, tokens: int) -> str:
-    return f"their last {tokens:,}, which were not trained on" if name is None else f"`{name}`"
+def _held_out(name: str | None) -> str:
+    return "the end of them, which was not trained on" if name is None else f"`{name}`"
 
 
 def _settings(recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ a process that waits for one which does something else waits for ever. PyTorch i
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -189,6 +190,10 @@ def lost_peers(ranks: Ranks, kept: str) -> Iterator[None]:
     except RuntimeError as error:
         if ranks.size == 1 or not any(word in str(error).lower() for word in _BROKEN):
             raise
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(
+                signal.SIGTERM, signal.SIG_IGN
+            )  # torchrun sends one now: this process ends, but first says why
         raise RanksError(f"process {ranks.rank} lost another process of this run; {kept}") from error
 
 

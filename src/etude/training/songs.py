@@ -189,7 +189,7 @@ class _Run:
         tensors, arrays = self._tensors(), self.folder.arrays
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         check_fit(arrays, shapes | {"random": tuple(torch.get_rng_state().shape)}, self.directory)
-        if "best" not in self.state or arrays["random"].dtype != np.uint8:
+        if arrays["random"].dtype != np.uint8:
             raise CheckpointError(f"{self.directory / CHECKPOINT}: damaged; start the run again in another folder")
         with torch.no_grad():
             for name, tensor in tensors.items():

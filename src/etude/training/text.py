@@ -89,9 +89,9 @@ def train(
     kept = f"the last checkpoint in {directory} is kept: start them all again with --resume"
     with (
         joined(device) as ranks,
-        signals(patient=ranks.size > 1) as stopped,
         enough_memory(),
         lost_peers(ranks, kept),
+        signals(patient=ranks.size > 1) as stopped,
     ):
         if not ranks.first:
             report, say = (lambda progress: None), (lambda message: None)
