@@ -28,7 +28,8 @@ pytest.importorskip("torch.distributed", reason="this PyTorch is built without d
 
 TEXT = "Over the hills and far away,\nthe fiddler's playing;\n\nwe'll dance till day.\n" * 8
 MODERN: dict[str, Any] = {
-    "n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16, "batch_size": 4, "steps": 8, "ngram_rows": 64, "dropout": 0.0, "ngram_dropout": 0.0,
+    "n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16, "batch_size": 4, "steps": 8, "ngram_rows": 64,
+    "dropout": 0.0, "ngram_dropout": 0.0,
     "precision": "float32",
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
