@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from etude.corpus.text import documents, find_sources
 from etude.engines.engine import check_engine
 from etude.errors import EtudeError
 from etude.training.recipes import TextRecipe, recipe
@@ -110,7 +111,9 @@ def _step_seconds(corpus: Path) -> tuple[float, float]:
 
     from .train import PlainLoop
 
-    settings, text = _recipe("classic"), corpus.read_text(encoding="utf-8")
+    settings = _recipe("classic")
+    read = (pieces for source in find_sources([corpus]) for _, pieces in documents(source))
+    text = "".join(piece for pieces in read for piece in pieces)
     beginning = begin([text], settings)
     ids = np.array(beginning.tokenizer.encode(text))
     learner = Learner(beginning.config, settings)
