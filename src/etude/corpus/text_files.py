@@ -1,6 +1,7 @@
-"""Songs as text into files that training and tokenizers read: JSON lines with what is known of a song, or plain lines.
+"""Songs as text, into files that training and tokenizers read and out of them again.
 
-Split on request so that all that shares a `group` is on one side, whatever the order and the number of songs.
+Files are JSON lines, with what is known of a song, or plain lines; split on request so that all that shares a `group`
+is on one side, whatever the order and the number of songs.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,9 +17,11 @@ from typing import BinaryIO, cast
 from etude.files import atomic_write
 
 from .chord_text import ChordText
-from .lines import CorpusError
+from .lines import CorpusError, Watch
+from .text import documents, find_sources
 
 _HELD_OUT = 10  # one group of so many is for validation
+_LONGEST = 16 << 20  # characters of a line; a longer one is given out in parts
 
 
 def save_texts(path: Path, texts: Iterable[ChordText], split: bool = False) -> dict[Path, int]:
@@ -41,6 +44,21 @@ def save_texts(path: Path, texts: Iterable[ChordText], split: bool = False) -> d
         if empty:
             raise CorpusError(f"{', '.join(empty)}: no song to write there, so nothing is written")
     return counts
+
+
+def read_texts(path: Path, watch: Watch = lambda count: None) -> Iterator[str]:
+    """Each song of a file of text, or of a folder of them: a "text" of JSON lines, or a line. Raises `CorpusError`."""
+    for source in find_sources([path]):
+        for _, pieces in documents(source, watch):
+            rest = ""
+            for piece in pieces:
+                *lines, rest = (rest + piece).split("\n") if not source.is_json else (piece, "")
+                yield from filter(str.strip, lines)
+                if len(rest) > _LONGEST:
+                    yield rest
+                    rest = ""
+            if rest.strip():
+                yield rest
 
 
 def is_held_out(group: str) -> bool:
