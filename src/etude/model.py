@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from etude.corpus.songs import SongDocument
 from etude.corpus.stream import read_ids
 from etude.corpus.text import find_sources, read_documents
 from etude.engines.array import ArrayEngine
+from etude.engines.branches import BranchEngine
 from etude.engines.engine import (
     ENGINES,
     BatchEngine,
@@ -41,6 +43,7 @@ from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
 from etude.tokens.tokenizer import StreamDecoder, TextTokenizer
 from etude.training import text_scores
+from etude.training.chord_scores import score_songs
 from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
 from etude.training.ngram import NGramModel
 from etude.training.recipes import RECIPE
@@ -404,9 +407,7 @@ class TextModel:
         """
         config, tokenizer = self.config, self.tokenizer
         paths = [Path(path) for path in ([corpus] if isinstance(corpus, (str, Path)) else corpus)]
-        block_size = block_size or self.window
-        if not 2 <= block_size <= config.block_size:
-            raise EtudeError(f"the block must be 2 to {config.block_size:,} tokens in this model, not {block_size:,}")
+        block_size = self._block(block_size)
         if config.architecture == "micro" and isinstance(tokenizer, CharTokenizer):
             documents = [np.array(tokenizer.document(text)) for text in read_documents(paths, say=say)]
         else:
@@ -416,6 +417,24 @@ class TextModel:
         engine = make_engine(self.scorer, config, self._weights, say, self.precision)
         by_window, nats = config.architecture != "micro", text_scores.costs(engine)
         return text_scores.score(documents, nats, tokenizer, block_size, by_window, watch)
+
+    def evaluate_songs(self, songs: Iterable[SongDocument], block_size: int | None = None) -> dict[str, Any]:
+        """How well this model says the next chord of songs written as text: `training.chord_scores` says how.
+
+        It is asked what a model of chords is asked, in the windows of `evaluate`. Raises `EtudeError`, also for a model
+        that is stored, or asked for, in less than float32.
+        """
+        block_size = self._block(block_size)
+        check_engine("array", self.config, self.precision)
+        engine = BranchEngine(self.config, self._weights)
+        return score_songs(songs, engine, self.tokenizer, self.config.bos_token_id, block_size).summary()
+
+    def _block(self, block_size: int | None) -> int:
+        """The windows to evaluate in."""
+        block_size, most = block_size or self.window, self.config.block_size
+        if not 2 <= block_size <= most:
+            raise EtudeError(f"the block must be 2 to {most:,} tokens in this model, not {block_size:,}")
+        return block_size
 
     def trace(self, prompt: str = "", top: int = 10, steps: int = 0, keep: Sequence[str] = ("*",)) -> Trace:
         """Every number of a pass of the `array` engine over the prompt and at most `steps` likeliest tokens after it.

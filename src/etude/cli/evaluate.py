@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from etude.corpus.songs import read_songs
-from etude.model import TextModel, load
+from etude.corpus.songs import SongDocument, is_songs, read_songs
+from etude.model import BUNDLED, ChordModel, TextModel, load, load_chords
 from etude.training import evaluation
 
 from .options import JsonOption, print_json, say
@@ -27,9 +27,16 @@ def register(app: typer.Typer) -> None:
         model: Annotated[str, typer.Argument(help="A bundled model (chords) or a model directory.")],
         corpus: Annotated[
             list[Path],
-            typer.Argument(help="Files of songs (.jsonl); for a model of text what training takes. All plain or .gz."),
+            typer.Argument(
+                help="Files of songs (.jsonl); for a model of text these, or what training takes. All plain or .gz."
+            ),
         ],
-        baselines: Annotated[bool, typer.Option(help="Of chords: score the model's n-gram baselines too.")] = True,
+        baselines: Annotated[
+            bool,
+            typer.Option(
+                help="Of songs: score the model's n-gram baselines too; for a model of text the bundled chords and its."
+            ),
+        ] = True,
         engine: Annotated[
             str | None,
             typer.Option(help="Of text: what computes.", show_default="tensor, where it is installed, or the fastest"),
@@ -42,37 +49,64 @@ def register(app: typer.Typer) -> None:
                 min=2,
             ),
         ] = None,
+        first: Annotated[
+            int | None,
+            typer.Option("--songs", help="Of songs: only the first so many.", show_default="all", min=1),
+        ] = None,
         as_json: JsonOption = False,
     ) -> None:
         """Score every change of every song but its first: accuracy and nats a chord, for first occurrences and repeats.
 
-        For a model of text score every token: nats and bits by token, character and byte, and perplexity.
+        For a model of text score every token: nats and bits by token, character and byte, and perplexity. Where the
+        corpus is songs, it is asked for their chords, written as text: docs say how whole chords are decoded.
 
         Example: etude eval chords songs.jsonl.gz
 
         Example: etude eval my-gpt2 letters.txt
         """
         loaded = load(model, engine)
-        if isinstance(loaded, TextModel):
+        of_songs = isinstance(loaded, ChordModel) or all(map(is_songs, corpus))
+        if isinstance(loaded, TextModel) and not of_songs:
+            if first is not None:
+                raise typer.BadParameter("--songs is for files of songs, and these are not")
             _evaluate_text(loaded, model, corpus, block_size, as_json)
             return
-        if block_size is not None:
+        if isinstance(loaded, ChordModel) and block_size is not None:
             raise typer.BadParameter(f"--block-size is for models of text, and {model} is one of chords")
-        songs = [song for path in corpus for song in read_songs(path)]
-        subjects = {model: loaded.predictor()}
-        if baselines:
-            subjects |= loaded.baselines()
-        error = Console(stderr=True)
+        songs = [song for path in corpus for song in read_songs(path)][:first]
         documents: dict[str, dict[str, Any]] = {}
-        for name, predict in subjects.items():
-            watched = track(songs, description=name, console=error, disable=not error.is_terminal, transient=True)
-            documents[name] = evaluation.summarize(evaluation.score(watched, loaded.tokenizer, predict))
-        document = documents.pop(model)
-        document["baselines"] = documents
-        if as_json:
-            print_json(document)
+        if isinstance(loaded, ChordModel):
+            documents[model] = _score(loaded, model, songs)
+            beside = loaded
         else:
-            _print({model: document, **documents})
+            if engine not in (None, "array"):
+                raise typer.BadParameter(f"chords are decoded in the engine array, not in {engine}")
+            documents[model] = loaded.evaluate_songs(_watched(songs, model), block_size)
+            beside = load_chords(BUNDLED[0])
+            if baselines:
+                documents[BUNDLED[0]] = _score(beside, BUNDLED[0], songs)
+        if baselines:
+            for name, predict in beside.baselines().items():
+                documents[name] = _score(beside, name, songs, predict)
+        if as_json:
+            document = documents.pop(model)
+            print_json({**document, "baselines": documents})
+        else:
+            _print(documents)
+
+
+def _score(
+    model: ChordModel, name: str, songs: Sequence[SongDocument], predict: evaluation.Predict | None = None
+) -> dict[str, Any]:
+    """The document of a model of chords, or of what predicts beside it."""
+    scores = evaluation.score(_watched(songs, name), model.tokenizer, predict or model.predictor())
+    return evaluation.summarize(scores)
+
+
+def _watched(songs: Sequence[SongDocument], name: str) -> Iterable[SongDocument]:
+    """Songs with a bar of progress, on a terminal."""
+    error = Console(stderr=True)
+    return track(songs, description=name, console=error, disable=not error.is_terminal, transient=True)
 
 
 def _evaluate_text(model: TextModel, name: str, corpus: list[Path], block_size: int | None, as_json: bool) -> None:

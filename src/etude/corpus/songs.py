@@ -58,6 +58,17 @@ def read_songs(path: Path) -> list[SongDocument]:
     return songs
 
 
+def is_songs(path: Path) -> bool:
+    """Whether a file is a chart collection, by its first line; what is no file of JSON lines is none."""
+    if not path.is_file() or not path.name.removesuffix(".gz").endswith(".jsonl"):
+        return False
+    try:
+        record = json.loads(next(read_lines(path))[1])
+    except (StopIteration, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and "chords" in record and "text" not in record
+
+
 def split_songs(
     documents: list[SongDocument], corpus: Sequence[Path], validation: Path | None
 ) -> tuple[list[SongDocument], list[SongDocument]]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
 from etude.errors import EtudeError
 from etude.files import atomic_directory
+from etude.hub import HubError, NoClientError, fetch, is_repository
 
 from .config import GPTConfig
 from .directory import CARD, CONFIG, INDEX, TOKENIZER, VOCABULARY, WEIGHTS, ModelFiles, load_model, save_model
@@ -30,7 +30,6 @@ HUB_NAMES = {
 }
 """OpenAI's four sizes, by Hugging Face's names and by their numbers of parameters."""
 
-_OWNER_AND_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 _LICENCE = re.compile(r"license:\s*['\"]?([\w .+-]{1,64}?)['\"]?\s*")
 _WANTED = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", TOKENIZER, *VOCABULARY, CARD]
 
@@ -54,7 +53,7 @@ def import_gpt2(
         directory, origin = Path(source), f"the directory `{_quoted(Path(source).resolve().name)}`"
     else:
         repository = HUB_NAMES.get(source, source)
-        if not _OWNER_AND_NAME.fullmatch(repository):
+        if not is_repository(repository):
             names = ", ".join(HUB_NAMES)
             raise ImportingError(f"{source}: no such directory, and no name; known: {names}, or owner/name on the hub")
         directory = _download(source, repository, say)
@@ -82,25 +81,11 @@ def licence_of(card: str) -> str | None:
 def _download(source: str, repository: str, say: Callable[[str], None]) -> Path:
     """The hub's files, from the client's own cache where they are there; an interrupted download goes on."""
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-    except ImportError:
-        raise ImportingError(
-            f"{source}: no such directory; names on the hub need huggingface_hub: pip install 'etude[hub]'"
-        ) from None
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    say(f"fetching {repository} from the Hugging Face hub")
-    try:
-        directory = Path(snapshot_download(repository, allow_patterns=_WANTED))
-    except Exception as error:  # the client's own, its transport's and the system's, which change with its version
-        kind = type(error).__name__
-        if kind in ("RepositoryNotFoundError", "GatedRepoError"):
-            why = "is not on the hub, or not for everyone; check the name"
-        else:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else kind
-            why = f"could not be fetched ({first.strip()}); check the network and try again, it goes on where it was"
-        raise ImportingError(f"{source}: {repository} {why}") from error
+        directory = fetch(repository, _WANTED, say)
+    except NoClientError as error:
+        raise ImportingError(f"{source}: no such directory; {error}") from error
+    except HubError as error:
+        raise ImportingError(f"{source}: {error}") from error
     if not any((directory / name).exists() for name in (WEIGHTS, INDEX)):
         raise ImportingError(
             f"{source}: {repository} has no {WEIGHTS}; a pickle (pytorch_model.bin) is not read here: load it in "
