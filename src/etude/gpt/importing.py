@@ -53,11 +53,13 @@ def import_gpt2(
     if Path(source).is_dir():
         directory, origin = Path(source), f"the directory `{_quoted(Path(source).resolve().name)}`"
     else:
-        repository = HUB_NAMES.get(source, source)
-        if not _OWNER_AND_NAME.fullmatch(repository):
-            names = ", ".join(HUB_NAMES)
-            raise ImportingError(f"{source}: no such directory, and no name; known: {names}, or owner/name on the hub")
-        directory = _download(source, repository, say)
+        repository = _repository(source)
+        directory = _download(source, repository, _WANTED, say)
+        if not any((directory / name).exists() for name in (WEIGHTS, INDEX)):
+            raise ImportingError(
+                f"{source}: {repository} has no {WEIGHTS}; a pickle (pytorch_model.bin) is not read here: load it in "
+                "transformers, save_pretrained it to a folder and import that"
+            )
         # The client keeps a snapshot in a folder that is called like its commit.
         origin = f"https://huggingface.co/{repository}, revision `{_quoted(directory.name)}`"
     model = load_model(directory, tokenizer)
@@ -79,7 +81,20 @@ def licence_of(card: str) -> str | None:
     return next((found[1] for found in map(_LICENCE.fullmatch, front) if found), None)
 
 
-def _download(source: str, repository: str, say: Callable[[str], None]) -> Path:
+def fetch_tokenizer(source: str, say: Callable[[str], None] = lambda message: None) -> Path:
+    """The folder with the tokenizer of one of `HUB_NAMES` or of any owner/name on the hub. Raises `ImportingError`."""
+    return _download(source, _repository(source), [TOKENIZER, *VOCABULARY], say)
+
+
+def _repository(source: str) -> str:
+    repository = HUB_NAMES.get(source, source)
+    if not _OWNER_AND_NAME.fullmatch(repository):
+        names = ", ".join(HUB_NAMES)
+        raise ImportingError(f"{source}: no such directory, and no name; known: {names}, or owner/name on the hub")
+    return repository
+
+
+def _download(source: str, repository: str, wanted: list[str], say: Callable[[str], None]) -> Path:
     """The hub's files, from the client's own cache where they are there; an interrupted download goes on."""
     try:
         from huggingface_hub import snapshot_download
@@ -92,7 +107,7 @@ def _download(source: str, repository: str, say: Callable[[str], None]) -> Path:
         disable_progress_bars()
     say(f"fetching {repository} from the Hugging Face hub")
     try:
-        directory = Path(snapshot_download(repository, allow_patterns=_WANTED))
+        directory = Path(snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:  # the client's own, its transport's and the system's, which change with its version
         kind = type(error).__name__
         if kind in ("RepositoryNotFoundError", "GatedRepoError"):
@@ -101,11 +116,6 @@ def _download(source: str, repository: str, say: Callable[[str], None]) -> Path:
             first = str(error).strip().splitlines()[0] if str(error).strip() else kind
             why = f"could not be fetched ({first.strip()}); check the network and try again, it goes on where it was"
         raise ImportingError(f"{source}: {repository} {why}") from error
-    if not any((directory / name).exists() for name in (WEIGHTS, INDEX)):
-        raise ImportingError(
-            f"{source}: {repository} has no {WEIGHTS}; a pickle (pytorch_model.bin) is not read here: load it in "
-            "transformers, save_pretrained it to a folder and import that"
-        )
     return directory
 
 

@@ -8,20 +8,22 @@ tells, in JSON too, how far it is.
 
 import json
 import sys
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 
 def main(vocab_size: int, min_count: int) -> None:
+    """Read words, learn merges, write the model."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
-    settings = {
+    settings: dict[str, Any] = {
         "vocab_size": vocab_size,
         "min_frequency": min_count,
         "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet()),
     }
     try:
-        trainer = trainers.BpeTrainer(**settings, show_progress=True, progress_format="json")
+        trainer = trainers.BpeTrainer(**settings, progress_format="json")
     except TypeError:  # an older library only draws bars
         trainer = trainers.BpeTrainer(**settings, show_progress=False)
     with open(0, encoding="utf-8", newline="\n") as lines:

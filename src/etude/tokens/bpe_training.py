@@ -96,9 +96,7 @@ class _Words(dict[str, str]):
             piece.encode().decode("latin-1").translate(_SYMBOLS)  # a character a byte
             for piece in split(word, self._pattern)
         )
-        said = " ".join(
-            piece[start : start + _LONGEST] for piece in pieces for start in range(0, len(piece), _LONGEST)
-        )
+        said = " ".join(piece[start : start + _LONGEST] for piece in pieces for start in range(0, len(piece), _LONGEST))
         self._remembered += len(word) + len(said)
         if self._remembered > _REMEMBERED:
             self.clear()

@@ -21,12 +21,12 @@ _SIGNS = "♯♭°△"
 # As the `tokenizers` library and `transformers` read it. No chord; a symbol, a word or a number; marks; a gap.
 _CHORDS = (
     r" ?N\.C\."
-    rf"| ?/?[\p{{L}}\p{{N}}](?:[\p{{L}}\p{{N}}#+^{_SIGNS}]|-(?=\p{{N}}))*(?:\([^\s()]+\))?"
+    rf"| ?(?:/[#♯♭]?)?[\p{{L}}\p{{N}}](?:[\p{{L}}\p{{N}}#+^{_SIGNS}]|-(?=\p{{N}}))*(?:\([^\s()]+\))?"
     r"| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
 # The same of a text's outline, where every letter is one of ASCII's, every number too, and such a sign is a #.
 _CHORDS_BY_HAND = re.compile(
-    _CHORDS.replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", r"\d").replace(_SIGNS, ""), re.ASCII
+    _CHORDS.replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", r"\d").replace(_SIGNS, "").replace("♯♭", ""), re.ASCII
 )
 BY_HAND: dict[PatternName, re.Pattern[str]] = {"gpt2": bpe_by_hand.GPT2, "chords": _CHORDS_BY_HAND}
 """As `bpe_by_hand.split` takes them."""
