@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.table import Table
 
 from etude.corpus.lines import STDIN
 from etude.corpus.text import find_sources
@@ -33,7 +30,6 @@ from .options import JsonOption, print_json, read_prompt_text, say
 
 _LINE_SECONDS = 5.0  # between remarks on long work
 _WIDEST = 32  # cells of a token's text
-_COLUMNS = 5
 
 HubOption = Annotated[
     bool, typer.Option("--hub", help="Look up on the Hugging Face hub what is no file; needs pip install 'etude[hub]'.")
@@ -165,8 +161,8 @@ def _show(
         )
     else:
         size = len(given.encode())
-        print(f"\n{count} of {found.vocab_size:,} for {len(given):,} characters, {size:,} bytes; decoded: "
-              f"{'the same text' if same else 'another text'}")  # fmt: skip
+        back = "the same text" if same else "another text"
+        print(f"\n{count} of {found.vocab_size:,} for {len(given):,} characters ({size:,} bytes); decoded: {back}")
     if verbose:
         _show_merges(found, given)
 
@@ -251,42 +247,42 @@ def _names(arguments: Sequence[str]) -> list[str]:
 
 
 def _show_comparison(document: dict[str, Any], on: Path) -> None:
-    console = Console(markup=False, emoji=False, highlight=False)
-    songs = "songs" if any(row["kind"] == "chord" for row in document["rows"]) else "documents"
-    console.print(
-        f"{on}: {document['documents']:,} {songs}, {document['chords']:,} chords, {document['words']:,} words, "
-        f"{document['characters']:,} characters\n",
-        soft_wrap=True,
+    number, of = document["documents"], "song" if document["songs"] else "document"
+    print(
+        f"{on}: {number:,} {of}{'' if number == 1 else 's'}, {document['chords']:,} chords, {document['words']:,} "
+        f"words, {document['characters']:,} characters\n"
     )
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("tokenizer")
-    for heading in (
-        "tokens a chord", "a word", "a character", "a song", "chords in one token", "said exactly", "tokens used"
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    for row in document["rows"]:
-        table.add_row(row["tokenizer"], *_cells(row))
-    console.print(table)
+    headings = ("tokens", "a chord", "a word", "a character", f"a {of}", "whole", "exact", "used", "of")
+    rows = [headings, *map(_cells, document["rows"])]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        print(
+            set_cell_size(name, widths[0]),
+            *(f"{cell:>{w}}" for cell, w in zip(cells, widths[1:], strict=True)),
+            sep="  ",
+        )
+    print(
+        "\nwhole: chords in one token; exact: chords that come back as they were; used: tokens, of all that there are"
+    )
     for line in document["lines"]:
-        console.print(f"\n{visible(line['text'])}", soft_wrap=True)
+        print("\n" + visible(line["text"]).replace("␣", " "))
         width = max(map(cell_len, line["cuts"]))
         for name, pieces in line["cuts"].items():
-            said = "·".join(map(visible, pieces))
-            console.print(f"  {set_cell_size(name, width)}  {len(pieces):>3}  {said}", soft_wrap=True)
+            print(f"  {set_cell_size(name, width)}  {len(pieces):>3}  {'·'.join(map(visible, pieces))}")
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row) -> tuple[str, ...]:
     def number(field: str, digits: int) -> str:
         return "-" if row[field] is None else f"{row[field]:,.{digits}f}"
 
     def percent(field: str) -> str:
         return "-" if row[field] is None else f"{row[field]:.1%}"
 
-    return [
-        number("tokens_per_chord", 3), number("tokens_per_word", 3), number("tokens_per_character", 3),
-        number("tokens_per_song", 1), percent("one_token_chords"), percent("exact_chords"),
-        f"{row['vocabulary_used']:,} of {row['vocab_size']:,}",
-    ]  # fmt: skip
+    return (
+        row["tokenizer"], number("tokens_per_chord", 3), number("tokens_per_word", 3),
+        number("tokens_per_character", 3), number("tokens_per_song", 1), percent("one_token_chords"),
+        percent("exact_chords"), f"{row['vocabulary_used']:,}", f"{row['vocab_size']:,}",
+    )  # fmt: skip
 
 
 Watch = Callable[[int], None]
@@ -306,6 +302,7 @@ def _progress(corpus: Sequence[Path]) -> Iterator[tuple[Watch, Told]]:
 
         yield reading.add, told
         return
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,

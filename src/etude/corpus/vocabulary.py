@@ -17,7 +17,7 @@ from etude.tokens.comparison import Passage, song_passage, text_passage
 from etude.tokens.patterns import PatternName
 from etude.tokens.tokenizer import TextTokenizer, TokenizerError, in_parts
 
-from .lines import Watch, read_lines
+from .lines import CorpusError, Watch, read_lines
 from .songs import read_songs
 from .text import Source, documents, find_sources
 
@@ -46,7 +46,10 @@ def learn_tokenizer(
     if kind == "byte":
         return ByteTokenizer()
     if kind == "chord":
-        return ChordTokenizer.train(song.changes for path in corpus for song in read_songs(path))
+        try:
+            return ChordTokenizer.train(song.changes for path in corpus for song in read_songs(path))
+        except CorpusError as error:
+            raise CorpusError(f"{error}; the kind chord is learnt of songs in JSON lines") from error
     sources = find_sources(corpus, None, say)
     if kind == "bpe":
         return train_bpe(_documents(sources, watch), vocab_size, pattern, progress=progress)

@@ -153,9 +153,11 @@ class _Counts:
 def compare(tokenizers: Mapping[str, AnyTokenizer], passages: Iterable[Passage], lines: int = 3) -> dict[str, Any]:
     """What each tokenizer, by its name, needs for all the passages, which are read once; a `lines` of them cut by each:
 
-        {"characters", "words", "chords", "documents", "rows": [{"tokenizer", "kind", "vocab_size", "tokens",
-         "tokens_per_character", "tokens_per_word", "tokens_per_chord", "tokens_per_song": or document,
-         "vocabulary_used", "one_token_chords", "exact_chords"}], "lines": [{"text", "cuts": {name: [pieces]}}]}
+        {"characters", "words", "chords", "documents", "songs": whether they are,
+         "rows": [{"tokenizer", "kind", "vocab_size", "tokens", "tokens_per_character", "tokens_per_word",
+                   "tokens_per_chord", "tokens_per_song": or document, "vocabulary_used", "one_token_chords",
+                   "exact_chords"}],
+         "lines": [{"text", "cuts": {name: [pieces]}}]}
 
     A chord's tokens are those that say some of it or of the blank before it. `one_token_chords` is the share of chords
     whose symbol is one token, with or without that blank, and `exact_chords` of those that come back as they were: what
@@ -176,6 +178,7 @@ def compare(tokenizers: Mapping[str, AnyTokenizer], passages: Iterable[Passage],
         "words": count.words,
         "chords": count.chords,
         "documents": count.documents,
+        "songs": count.only_songs,
         "rows": [tally.row(count) for tally in tallies],
         "lines": [
             {"text": each.text, "cuts": {name: cut(tokenizer, each) for name, tokenizer in tokenizers.items()}}
