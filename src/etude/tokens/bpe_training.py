@@ -1,38 +1,36 @@
 """Learning BPE's merges from text: the pair that is most frequent becomes a token, again and again.
 
 The merges are those that the `tokenizers` library learns from the same text. Most of its time goes into cutting a text
-into pieces and writing these in symbols for bytes; here each word is cut once and remembered, so it is faster.
+into pieces and writing these in symbols for bytes. Here each word is cut but once (`bpe_words`), by several processes,
+and a last one is the library that learns from the words (`bpe_library`); each of them can be stopped at any time.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
-from . import bpe_library
+from . import bpe_library, bpe_words
 from .bpe import BPETokenizer, blank_edge
-from .bpe_by_hand import alphabet, split
 from .bpe_files import END, document_of
-from .patterns import BY_HAND, PatternName
+from .bpe_words import BETWEEN, Words, receive, send
+from .patterns import PatternName
 from .tokenizer import TokenizerError, in_parts, whole_characters
 
 MIN_VOCAB_SIZE = 257  # the bytes and <|endoftext|>
 MAX_VOCAB_SIZE = 1 << 20
 MIN_COUNT = 2  # a pair that occurs once teaches nothing
-_PART = 1 << 16  # characters that the library is given together
-_MAX_PART = 1 << 20
-_LONGEST = 1024  # symbols of a piece: each merge takes time with the length of all pieces that it occurs in
-_REMEMBERED = 1 << 25  # characters
-# Up to where a blank follows what is none, so each by itself is cut as in its text.
-_WORD = re.compile(r"\s*\S+(?:[^\S \n]\s*\S*)*|\s+")
-_SYMBOLS = {byte: symbol for symbol, byte in alphabet().items()}
+_PART, _MAX_PART = 1 << 16, 1 << 20  # characters
+_BLOCK = 1 << 22  # characters that are counted together
+_MOST_COUNTERS = 8
 _KILLED = (-9, 137)
 
 Progress = Callable[[str, int, int], None]
@@ -50,20 +48,23 @@ def train_bpe(
 
     Each document comes in pieces, which may be cut anywhere, and is read once; memory grows with the number of
     distinct words alone. Merges end early where no pair of tokens occurs `min_count` times. A piece of more than 1,024
-    bytes is counted as several. The same text gives the same bytes. Raises `TokenizerError`.
+    bytes is counted as several. The same text gives the same bytes. `progress` is called in another thread. Raises
+    `TokenizerError`.
     """
     check_vocab_size(vocab_size)
-    words, any_text = _Words(pattern), False
-    with _library(vocab_size - 1, min_count, progress) as library:
-        assert library.stdin is not None and library.stdout is not None
-        for document in documents:
-            for text in in_parts(document, blank_edge, _PART, _MAX_PART):
-                any_text = True
-                library.stdin.write(words.line(text))
+    with (
+        _library(vocab_size - 1, min_count, progress) as library,
+        closing(_counted(_blocks(documents), pattern)) as counted,
+    ):
+        to_library, from_library = _pipes(library)
+        any_text = False
+        for lines in counted:
+            any_text = True
+            to_library.write(lines)
         if not any_text:
             raise TokenizerError("no text to learn from")
-        library.stdin.close()
-        written = library.stdout.read()
+        to_library.close()
+        written = from_library.read()
         if library.wait():
             raise BrokenPipeError
     model: dict[str, Any] = json.loads(written)
@@ -80,38 +81,83 @@ def check_vocab_size(vocab_size: int) -> None:
         )
 
 
-class _Words(dict[str, str]):
-    """Words as the library is to count them: their pieces in symbols for bytes, a blank between two."""
+def _blocks(documents: Iterable[Iterable[str]]) -> Iterator[bytes]:
+    """The documents in blocks, of which each may be counted by itself."""
+    block, size = list[bytes](), 0
+    for document in documents:
+        for part in in_parts(document, blank_edge, _PART, _MAX_PART):
+            block.append(whole_characters(part))
+            size += len(part)
+            if size >= _BLOCK:
+                yield BETWEEN.join(block)
+                block, size = [], 0
+    if block:
+        yield BETWEEN.join(block)
 
-    def __init__(self, pattern: PatternName) -> None:
-        self._pattern, self._remembered = BY_HAND[pattern], 0
 
-    def line(self, text: str) -> bytes:
-        """A text's words, on a line."""
-        whole_characters(text)  # half a surrogate pair is told with its place
-        return (" ".join(map(self.__getitem__, _WORD.findall(text))) + "\n").encode()
+def _counted(blocks: Iterator[bytes], pattern: PatternName) -> Generator[bytes, None, None]:
+    """The words of each block as lines for the library, in order. One block alone is counted here."""
+    first, second = next(blocks, None), next(blocks, None)
+    if first is None:
+        return
+    if second is None:
+        yield Words(pattern).lines(first)
+        return
+    most = min(
+        _MOST_COUNTERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    counters, turn = list[subprocess.Popen[bytes]](), 0
+    try:
+        for block in chain((first, second), blocks):
+            if len(counters) < most:
+                counters.append(_start("-m", bpe_words.__name__, pattern, stderr=subprocess.DEVNULL))
+            else:  # they work at once, and each has its turn
+                yield _answer(counters[turn % most])
+            send(_pipes(counters[turn % most])[0], block)
+            turn += 1
+        for number in range(turn - len(counters), turn):
+            yield _answer(counters[number % most])
+    except BrokenPipeError:
+        raise TokenizerError("a process that counts words ended early, most likely for want of memory") from None
+    finally:
+        for counter in counters:
+            _end(counter)
 
-    def __missing__(self, word: str) -> str:
-        pieces = (
-            piece.encode().decode("latin-1").translate(_SYMBOLS)  # a character a byte
-            for piece in split(word, self._pattern)
-        )
-        said = " ".join(piece[start : start + _LONGEST] for piece in pieces for start in range(0, len(piece), _LONGEST))
-        self._remembered += len(word) + len(said)
-        if self._remembered > _REMEMBERED:
-            self.clear()
-            self._remembered = len(word) + len(said)
-        self[word] = said
-        return said
+
+def _answer(counter: subprocess.Popen[bytes]) -> bytes:
+    lines = receive(_pipes(counter)[1])
+    if lines is None:
+        raise BrokenPipeError
+    return lines
+
+
+def _start(*arguments: str, stderr: int) -> subprocess.Popen[bytes]:
+    """A process of Python that is written to and read from."""
+    # -P: a file of the current folder must not be taken for a module of Python's.
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-P", *arguments], stdin=pipe, stdout=pipe, stderr=stderr)
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[BinaryIO, BinaryIO]:
+    """What it reads and what it writes."""
+    assert process.stdin is not None and process.stdout is not None
+    return cast("BinaryIO", process.stdin), cast("BinaryIO", process.stdout)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Whatever it is doing."""
+    process.kill()
+    process.wait()
+    for pipe in _pipes(process):
+        with suppress(OSError):  # what was not sent yet
+            pipe.close()
 
 
 @contextmanager
 def _library(vocab_size: int, min_count: int, progress: Progress) -> Iterator[subprocess.Popen[bytes]]:
     """The process of the library; it ends with the block, however that ends."""
-    # -P: a file of its folder, or of the current one, must not be taken for a module of Python's.
-    command = [sys.executable, "-P", str(Path(bpe_library.__file__)), str(vocab_size), str(min_count)]
-    pipe, told = subprocess.PIPE, list[str]()
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=1 << 16)
+    settings = (str(vocab_size), str(min_count))
+    process, told = _start(str(Path(bpe_library.__file__)), *settings, stderr=subprocess.PIPE), list[str]()
     assert process.stderr is not None
     listener = Thread(target=_listen, args=(process.stderr, progress, told), daemon=True)
     listener.start()
@@ -123,13 +169,9 @@ def _library(vocab_size: int, min_count: int, progress: Progress) -> Iterator[su
         why = "it was killed, most likely for want of memory" if status in _KILLED else (told or ["without a word"])[-1]
         raise TokenizerError(f"the process that learns merges ended early: {why}") from None
     finally:
-        process.kill()
-        with suppress(OSError):
-            process.stdin.close()  # type: ignore[union-attr]
-        process.wait()
+        _end(process)
         listener.join()
         process.stderr.close()
-        process.stdout.close()  # type: ignore[union-attr]
 
 
 def _listen(lines: IO[bytes], progress: Progress, told: list[str]) -> None:
