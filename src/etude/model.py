@@ -36,12 +36,13 @@ from etude.explain.words import chord_words, text_words
 from etude.generation import Plan, Sample, Task, Voice, read_prompts, remark_on_length, stream, write
 from etude.gpt.config import GPTConfig, Precision
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles, load_model
+from etude.gpt.importing import fetch_tokenizer
 from etude.music.chart import parse_progression
 from etude.music.theory import Chord, Key, describe
 from etude.sampling import GREEDY, Sampling, StopFilter, probabilities
 from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
-from etude.tokens.tokenizer import StreamDecoder, TextTokenizer
+from etude.tokens.tokenizer import StreamDecoder, TextTokenizer, find_tokenizer
 from etude.training import text_scores
 from etude.training.chord_scores import score_songs
 from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
@@ -491,6 +492,27 @@ def model_directory(name: str | Path) -> Path:
     if not path.is_dir():
         raise ModelError(f"{name}: no such model directory, and no bundled model; bundled: {', '.join(BUNDLED)}")
     return path
+
+
+def load_tokenizer(
+    name: str | Path, hub: bool = False, say: Callable[[str], None] = unsaid
+) -> TextTokenizer | ChordTokenizer:
+    """That of a bundled model, a tokenizer.json of any kind, or a folder with one or with vocab.json and merges.txt.
+
+    With `hub` a name that is none of these is looked up on the Hugging Face hub. Raises `TokenizerError`,
+    `ImportingError`, or `ModelError` where there is none.
+    """
+    path = Path(name)
+    if name in BUNDLED:
+        path = model_directory(name)
+    elif not path.exists():
+        if not hub:
+            raise ModelError(
+                f"{name}: no such tokenizer file or folder, and no bundled model ({', '.join(BUNDLED)}); "
+                "with --hub it is looked up on the Hugging Face hub"
+            )
+        path = fetch_tokenizer(str(name), say)
+    return find_tokenizer(path)
 
 
 def load_chords(name: str | Path) -> ChordModel:

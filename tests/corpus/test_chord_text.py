@@ -42,13 +42,13 @@ def test_the_plain_text_is_the_changes(songs: list[SongDocument]) -> None:
 
 def test_every_key_once_and_its_own_first(songs: list[SongDocument]) -> None:
     texts = [text.text for text in write_songs(songs, keys="all")]
-    assert len(texts) == 36 and texts[::12] == [text.text for text in write_songs(songs)]
+    assert len(texts) == 36 and texts[:3] == [text.text for text in write_songs(songs)]
     for i, text in enumerate(texts):
-        assert changes(text) == tuple(chord.transpose(i % 12) for chord in songs[i // 12].changes)
+        assert changes(text) == tuple(chord.transpose(i // 3) for chord in songs[i % 3].changes)
     # Spelled in the key: flats in F and Bb, sharps in E.
-    assert texts[3] == "F C Dm Bb F C7 F"
-    assert texts[1] == "Eb Bb Cm Ab Eb Bb7 Eb"
-    assert texts[2] == "E B C#m A E B7 E"
+    assert texts[9] == "F C Dm Bb F C7 F"
+    assert texts[3] == "Eb Bb Cm Ab Eb Bb7 Eb"
+    assert texts[6] == "E B C#m A E B7 E"
 
 
 def test_each_name_of_a_quality_is_read_as_that_quality() -> None:
@@ -103,7 +103,8 @@ def test_a_fingering_sounds_as_its_chord(root: int, quality: str) -> None:
 
 def test_a_text_depends_on_song_and_seed_alone(songs: list[SongDocument]) -> None:
     together = list(write_songs(songs, "people", "all", seed=7))
-    assert together == [text for song in songs for text in write_songs([song], "people", "all", seed=7)]
+    alone = [list(write_songs([song], "people", "all", seed=7)) for song in songs]
+    assert together == [texts[semitones] for semitones in range(12) for texts in alone]
     assert together != list(write_songs(songs, "people", "all", seed=8))
 
 

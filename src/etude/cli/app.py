@@ -14,7 +14,20 @@ import typer
 from etude.errors import EtudeError
 from etude.training.ranks import started
 
-from . import bench, chart, compose, evaluate, explain, exporting, generate, importing, race, suggest, train
+from . import (
+    bench,
+    chart,
+    compose,
+    evaluate,
+    explain,
+    exporting,
+    generate,
+    importing,
+    race,
+    suggest,
+    tokens,
+    train,
+)
 
 app = typer.Typer(
     name="etude",
@@ -24,7 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (compose, suggest, generate, explain, train, evaluate, importing, exporting, chart, race, bench):
+VERBS = (compose, suggest, generate, explain, train, evaluate, tokens, importing, exporting, chart, race, bench)
+for module in VERBS:
     module.register(app)
 
 # The command-line library's own exception for wrong usage, wherever it keeps it.

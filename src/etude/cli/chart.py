@@ -58,7 +58,10 @@ def register(app: typer.Typer) -> None:
             typer.Option(help="Of songs: the changes alone, or as people write them, each in a manner of its own."),
         ] = _Styles.plain,
         keys: Annotated[
-            _KeyChoice, typer.Option(help="Of songs: each in its own key, or in all twelve one after another.")
+            _KeyChoice,
+            typer.Option(
+                help="Of songs: each in its own key; or all of them so, then a semitone higher, eleven times."
+            ),
         ] = _KeyChoice.own,
         split: Annotated[
             bool,

@@ -98,16 +98,17 @@ PLAIN = Writing()
 
 
 def write_songs(
-    documents: Iterable[SongDocument], style: Style = "plain", keys: Keys = "own", seed: int = 0
+    documents: Sequence[SongDocument], style: Style = "plain", keys: Keys = "own", seed: int = 0
 ) -> Iterator[ChordText]:
-    """Every song in its own key, or in all twelve one after another, its own first; songs stay in order.
+    """Every song in its own key, or first all of them in their own and then all a semitone higher, eleven times.
 
-    A text depends on the song, the key and the seed, not on the songs beside it.
+    So a model of the whole never has a song and its transposition side by side. Songs stay in order. A text depends on
+    the song, the key and the seed, not on the songs beside it.
     """
-    for document in documents:
-        song = document.song
-        title, genre = (song.title or document.name, song.genre) if song else (document.name, "")
-        for semitones in range(12 if keys == "all" else 1):
+    for semitones in range(12 if keys == "all" else 1):
+        for document in documents:
+            song = document.song
+            title, genre = (song.title or document.name, song.genre) if song else (document.name, "")
             writing = PLAIN if style == "plain" else draw_writing(_generator(document, semitones, seed, "manner"))
             text = write_song(document, semitones, writing, seed)
             yield ChordText(text, title, genres=genre, group=document.group)

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from etude.files import atomic_directory, atomic_write
-from etude.tokens.tokenizer import Ids, TextTokenizer, TokenizerError
+from etude.tokens.tokenizer import Ids, TextTokenizer, TokenizerError, in_parts
 
 from .lines import STDIN, CorpusError, Watch, standard_input
 from .text import Source, documents
@@ -215,15 +215,10 @@ def _batches(sources: Sequence[Source], tokenizer: TextTokenizer, watch: Watch) 
 
 def _parts(where: str, pieces: Iterator[str], tokenizer: TextTokenizer) -> Iterator[Part]:
     """A document cut where its tokens stay the same."""
-    at, rest = 0, ""
-    for piece in pieces:
-        text, start = rest + piece, 0
-        while (cut := tokenizer.cut(text, start + _PART)) < len(text) or len(text) - start > _MAX_PART:
-            yield Part(where, at + start, text[start:cut])
-            start = cut
-        at, rest = at + start, text[start:]
-    if rest:
-        yield Part(where, at, rest)
+    at = 0
+    for text in in_parts(pieces, tokenizer.cut, _PART, _MAX_PART):
+        yield Part(where, at, text)
+        at += len(text)
 
 
 @contextmanager

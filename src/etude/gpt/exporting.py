@@ -148,6 +148,9 @@ def _token(model: ModelFiles, number: int) -> str:
 def _write_gguf(model: ModelFiles, destination: Path, kind: str, begins_with_bos: bool) -> None:
     from .gguf import write_gguf
 
+    assert isinstance(model.tokenizer, BPETokenizer)
+    if model.tokenizer.pattern != "gpt2":
+        raise ExportingError("its tokens are cut by the pattern of chord text, which llama.cpp has not; export hf")
     tokenizer: dict[str, Any] = json.loads(model.tokenizer.to_json())
     with atomic_write(destination) as file:
         write_gguf(file, model.config, model.weights, tokenizer, begins_with_bos, kind, licence_of(model.card))

@@ -52,11 +52,13 @@ def import_gpt2(
     if Path(source).is_dir():
         directory, origin = Path(source), f"the directory `{_quoted(Path(source).resolve().name)}`"
     else:
-        repository = HUB_NAMES.get(source, source)
-        if not is_repository(repository):
-            names = ", ".join(HUB_NAMES)
-            raise ImportingError(f"{source}: no such directory, and no name; known: {names}, or owner/name on the hub")
-        directory = _download(source, repository, say)
+        repository = _repository(source)
+        directory = _download(source, repository, _WANTED, say)
+        if not any((directory / name).exists() for name in (WEIGHTS, INDEX)):
+            raise ImportingError(
+                f"{source}: {repository} has no {WEIGHTS}; a pickle (pytorch_model.bin) is not read here: load it in "
+                "transformers, save_pretrained it to a folder and import that"
+            )
         # The client keeps a snapshot in a folder that is called like its commit.
         origin = f"https://huggingface.co/{repository}, revision `{_quoted(directory.name)}`"
     model = load_model(directory, tokenizer)
@@ -78,20 +80,27 @@ def licence_of(card: str) -> str | None:
     return next((found[1] for found in map(_LICENCE.fullmatch, front) if found), None)
 
 
-def _download(source: str, repository: str, say: Callable[[str], None]) -> Path:
+def fetch_tokenizer(source: str, say: Callable[[str], None] = lambda message: None) -> Path:
+    """The folder with the tokenizer of one of `HUB_NAMES` or of any owner/name on the hub. Raises `ImportingError`."""
+    return _download(source, _repository(source), [TOKENIZER, *VOCABULARY], say)
+
+
+def _repository(source: str) -> str:
+    repository = HUB_NAMES.get(source, source)
+    if not is_repository(repository):
+        names = ", ".join(HUB_NAMES)
+        raise ImportingError(f"{source}: no such directory, and no name; known: {names}, or owner/name on the hub")
+    return repository
+
+
+def _download(source: str, repository: str, wanted: list[str], say: Callable[[str], None]) -> Path:
     """The hub's files, from the client's own cache where they are there; an interrupted download goes on."""
     try:
-        directory = fetch(repository, _WANTED, say)
+        return fetch(repository, wanted, say)
     except NoClientError as error:
         raise ImportingError(f"{source}: no such directory; {error}") from error
     except HubError as error:
         raise ImportingError(f"{source}: {error}") from error
-    if not any((directory / name).exists() for name in (WEIGHTS, INDEX)):
-        raise ImportingError(
-            f"{source}: {repository} has no {WEIGHTS}; a pickle (pytorch_model.bin) is not read here: load it in "
-            "transformers, save_pretrained it to a folder and import that"
-        )
-    return directory
 
 
 def _card(title: str, origin: str, licence: str | None, model: ModelFiles) -> str:

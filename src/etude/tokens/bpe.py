@@ -1,4 +1,4 @@
-"""GPT-2's tokens: byte-level BPE, run by Hugging Face's `tokenizers` and saved as its tokenizer.json.
+"""GPT-2's tokens, and such of other texts: byte-level BPE, run by Hugging Face's `tokenizers`, in its tokenizer.json.
 
 To see how it works read `bpe_by_hand.py`, which gives the same ids: here are only files, checks and speed.
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from .bpe_by_hand import merges
 from .bpe_files import BPETables, named, one_line, read_text, tokenizer_json
+from .patterns import PatternName
 from .tokenizer import TOKENIZER, Ids, TokenizerError, check_ids, whole_characters
 
 if TYPE_CHECKING:  # a model of chords needs no such library
@@ -65,6 +66,11 @@ class BPETokenizer:
         return len(self._tables.pieces)
 
     @property
+    def pattern(self) -> PatternName:
+        """How a text is cut into the pieces that no token crosses."""
+        return self._tables.pattern
+
+    @property
     def n_writable(self) -> int:
         """All."""
         return self.vocab_size
@@ -99,15 +105,8 @@ class BPETokenizer:
         return [np.array(ids, np.uint32) for ids in self.encode_batch(texts)]
 
     def cut(self, text: str, start: int) -> int:
-        """The first place from `start` on where a blank follows what is none; the end where there is none.
-
-        GPT-2's pattern never joins what is no blank with a blank behind it, so a text may be cut between the two. A
-        token of somebody's own could stand across it: then nothing is cut.
-        """
-        if self._tables.added - {self.end_id}:
-            return len(text)
-        found = _EDGE.search(text, max(0, start - 1))
-        return found.start() + 1 if found else len(text)
+        """`blank_edge`; the end where a token of somebody's own could stand across such a place."""
+        return len(text) if self._tables.added - {self.end_id} else blank_edge(text, start)
 
     def steps(self, text: str, allow_special: bool = False) -> list[list[list[bytes]]]:
         """How the ids come about: for each piece of the text every state from single bytes to tokens, a merge apart."""
@@ -194,3 +193,12 @@ class BPETokenizer:
                 if missing.intersection(character.encode()):
                     raise TokenizerError(f"no token of this vocabulary says {character!r} (character {at + 1})")
         return ids
+
+
+def blank_edge(text: str, start: int) -> int:
+    """The first place from `start` on where a blank follows what is none; the end where there is none.
+
+    No pattern joins what is no blank with a blank behind it, so a text may be cut between the two.
+    """
+    found = _EDGE.search(text, max(0, start - 1))
+    return found.start() + 1 if found else len(text)

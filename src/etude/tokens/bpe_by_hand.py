@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import count, pairwise
 
+Ranks = dict[tuple[bytes, bytes], int]
 # A contraction; a word, a number or a run of marks, each with one blank before it; a gap that leaves its last blank to
 # what follows. GPT-2 says \p{L} for A-Za-z and \p{N} for \d, which `re` lacks, so it reads the text's outline.
-_PIECE = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?\d+| ?[^\sA-Za-z\d]+|\s+(?!\S)|\s+", re.ASCII)
+GPT2 = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?\d+| ?[^\sA-Za-z\d]+|\s+(?!\S)|\s+", re.ASCII)
 # The letters and numbers that Unicode 15 to 16 added: `tokenizers` knows them, Python only from 3.14 on.
 _LETTERS = """01C89-01C8A 0A7CB-0A7CD 0A7DA-0A7DC 105C0-105F3 10D4A-10D65 10D6F-10D85 10EC2-10EC4 1123F-11240
         11380-11389 1138B-1138B 1138E-1138E 11390-113B5 113B7-113B7 113D1-113D1 113D3-113D3 11BC0-11BE0 11F02-11F02
@@ -30,7 +31,7 @@ _ADDED = {
     for outline, ranges in (("a", _LETTERS), ("1", _NUMBERS))
     for r in ranges.split()
     for code in range(int(r[:5], 16), int(r[6:], 16) + 1)
-}
+} | dict.fromkeys("♯♭°△", "#")  # marks as well, which the pattern of chord text tells from others
 
 
 @cache
@@ -38,15 +39,15 @@ def _outline(character: str) -> str:
     """An ASCII character of the same class: letter, number, space or mark. ASCII is its own outline."""
     if character in _ADDED or character.isascii():
         return _ADDED.get(character, character)
-    return "a" if character.isalpha() else "1" if character.isnumeric() else "\t" if character.isspace() else "."
+    return "a" if character.isalpha() else "1" if character.isnumeric() else "\t" if character.isspace() else "!"
 
 
-def split(text: str) -> list[str]:
+def split(text: str, pattern: re.Pattern[str] = GPT2) -> list[str]:
     """The pieces, in order; together they are the text. Exact for all of Unicode 16, as `tokenizers` has it."""
-    return [text[match.start() : match.end()] for match in _PIECE.finditer("".join(map(_outline, text)))]
+    return [text[match.start() : match.end()] for match in pattern.finditer("".join(map(_outline, text)))]
 
 
-def merges(piece: bytes, ranks: dict[tuple[bytes, bytes], int]) -> Iterator[list[bytes]]:
+def merges(piece: bytes, ranks: Ranks) -> Iterator[list[bytes]]:
     """Every state of a piece from single bytes to tokens. A merge of lower rank goes first, then one further left."""
     parts = [bytes([byte]) for byte in piece]
     while True:
@@ -57,12 +58,10 @@ def merges(piece: bytes, ranks: dict[tuple[bytes, bytes], int]) -> Iterator[list
         parts = [*parts[:i], parts[i] + parts[i + 1], *parts[i + 2 :]]
 
 
-def encode(text: str, ids: dict[bytes, int], ranks: dict[tuple[bytes, bytes], int]) -> list[int]:
+def encode(text: str, ids: dict[bytes, int], ranks: Ranks, pattern: re.Pattern[str] = GPT2) -> list[int]:
     """The tokens of a text. Time grows with the square of a piece's length: for reading, not for books."""
-    tokens = []
-    for piece in split(text):
-        tokens += [ids[part] for part in deque(merges(piece.encode(), ranks), maxlen=1).pop()]  # the last state
-    return tokens
+    last_states = (deque(merges(piece.encode(), ranks), maxlen=1).pop() for piece in split(text, pattern))
+    return [ids[part] for state in last_states for part in state]
 
 
 def alphabet() -> dict[str, int]:
@@ -71,7 +70,7 @@ def alphabet() -> dict[str, int]:
     return {chr(byte if byte in visible else next(others)): byte for byte in range(256)}
 
 
-def read(vocab_json: str, merges_txt: str) -> tuple[dict[bytes, int], dict[tuple[bytes, bytes], int]]:
+def read(vocab_json: str, merges_txt: str) -> tuple[dict[bytes, int], Ranks]:
     """`ids` and `ranks` as `encode` takes them, from the text of the two files that GPT-2 is published with."""
     byte = alphabet()
     ids = {bytes(byte[c] for c in token): i for token, i in json.loads(vocab_json).items()}

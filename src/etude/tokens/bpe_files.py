@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bpe_by_hand import alphabet
+from .bpe_by_hand import Ranks, alphabet
+from .patterns import PATTERNS, PatternName, find_pattern, pre_tokenizer
 from .tokenizer import TokenizerError
 
 END = "<|endoftext|>"  # stands between GPT-2's documents
@@ -19,8 +20,6 @@ MAX_FILE_BYTES = 64 << 20
 _BYTES = alphabet()
 # Settings of a model in a tokenizer.json with which it gives other ids than GPT-2's way, or other ids each time.
 _OTHER_BPE = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
-
-Ranks = dict[tuple[bytes, bytes], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,7 @@ class BPETables:
     added: frozenset[int]  # ids that are found in a text as they stand, not by merges
     missing: frozenset[int]  # bytes that no token says
     end_id: int | None
+    pattern: PatternName
 
     @staticmethod
     def read(text: str) -> BPETables:
@@ -47,13 +47,10 @@ class BPETables:
                 raise TokenizerError(f"its model has {name} {_quoted(model[name])}, which GPT-2's kind of BPE has not")
         if document.get("normalizer") is not None:
             raise TokenizerError("it has a normalizer, which changes a text; GPT-2's kind of BPE has none")
-        for part in ("pre_tokenizer", "decoder"):
-            settings = document.get(part)
-            if not isinstance(settings, dict) or settings.get("type") != "ByteLevel":
-                raise TokenizerError(f"its {part} is not ByteLevel, so it is not GPT-2's kind of BPE")
-        for name, value in (("add_prefix_space", False), ("use_regex", True)):
-            if document["pre_tokenizer"].get(name, value) is not value:
-                raise TokenizerError(f"its pre_tokenizer does not have {name} {value}, as GPT-2's has")
+        pattern = _pattern(document.get("pre_tokenizer"))
+        decoder = document.get("decoder")
+        if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
+            raise TokenizerError("its decoder is not ByteLevel, so it is not GPT-2's kind of BPE")
         added = _added(document.get("added_tokens", []))
         ids = _vocabulary(model.get("vocab"))
         pieces = _pieces(ids, added)
@@ -63,6 +60,7 @@ class BPETables:
             added=frozenset(added.values()),
             missing=frozenset(byte for symbol, byte in _BYTES.items() if symbol not in ids),
             end_id=added.get(END, ids.get(END)),
+            pattern=pattern,
         )
 
 
@@ -74,7 +72,7 @@ def tokenizer_json(vocab: Path, merges: Path) -> str:
     with named(merges):
         pairs = _merge_lines(read_text(merges))
         _ranks(pairs, ids, pieces)
-    return _document(ids, pairs)
+    return document_of(ids, pairs)
 
 
 def characters_json(characters: str, byte_fallback: bool = False) -> str:
@@ -90,7 +88,7 @@ def characters_json(characters: str, byte_fallback: bool = False) -> str:
         ids[f"<0x{byte:02X}>" if symbols[byte] in ids else symbols[byte]] = len(characters) + 1 + byte
     first, text = {"SpecialToken": {"id": END, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
     second = {"Sequence": {"id": "B", "type_id": 0}}
-    document = json.loads(_document(ids, [])) | {
+    document = json.loads(document_of(ids, [])) | {
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [first, text],
@@ -122,6 +120,20 @@ def named(path: Path) -> Iterator[None]:
         yield
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from error
+
+
+def _pattern(settings: object) -> PatternName:
+    """How a text is cut before any merge."""
+    found = find_pattern(settings)
+    if found is not None:
+        return found
+    if isinstance(settings, dict) and settings.get("type") == "ByteLevel":
+        for name, value in (("add_prefix_space", False), ("use_regex", True)):
+            if settings.get(name, value) is not value:
+                raise TokenizerError(f"its pre_tokenizer does not have {name} {value}, as GPT-2's has")
+    raise TokenizerError(
+        f"its pre_tokenizer is not ByteLevel, so it is not GPT-2's kind of BPE, nor is it the pattern {PATTERNS[1]}"
+    )
 
 
 def _vocabulary(vocab: object) -> dict[str, int]:
@@ -220,8 +232,8 @@ def _ranks(pairs: list[tuple[str, str]], ids: dict[str, int], pieces: Sequence[b
     return {(pieces[ids[a]], pieces[ids[b]]): rank for rank, (a, b) in enumerate(pairs)}
 
 
-def _document(ids: dict[str, int], pairs: list[tuple[str, str]]) -> str:
-    """A tokenizer.json with the settings that Hugging Face's own file for GPT-2 has."""
+def document_of(ids: dict[str, int], pairs: Sequence[tuple[str, str]], pattern: PatternName = "gpt2") -> str:
+    """A tokenizer.json with the settings that Hugging Face's own file for GPT-2 has, but for the pattern."""
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     document = {
@@ -230,7 +242,7 @@ def _document(ids: dict[str, int], pairs: list[tuple[str, str]]) -> str:
         "padding": None,
         "added_tokens": [{"id": ids[END], "content": END, **plain, "special": True}] if END in ids else [],
         "normalizer": None,
-        "pre_tokenizer": byte_level,
+        "pre_tokenizer": pre_tokenizer(pattern),
         "post_processor": {**byte_level, "trim_offsets": False},
         "decoder": byte_level,
         "model": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from codecs import getincrementaldecoder
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -141,6 +141,22 @@ def find_tokenizer(path: Path) -> TextTokenizer | ChordTokenizer:
     file = path / TOKENIZER if path.is_dir() else path
     with named(file):
         return read_tokenizer(read_text(file))
+
+
+def in_parts(pieces: Iterable[str], cut: Callable[[str, int], int], size: int, most: int) -> Iterator[str]:
+    """A document that comes in pieces, in parts of at least `size` characters, but for the last; `cut` says where.
+
+    A text without a place to cut for more than `most` characters is cut all the same, so that memory is bounded.
+    """
+    rest = ""
+    for piece in pieces:
+        text, start = rest + piece, 0
+        while (end := cut(text, start + size)) < len(text) or len(text) - start > most:
+            yield text[start:end]
+            start = end
+        rest = text[start:]
+    if rest:
+        yield rest
 
 
 def check_ids(ids: Sequence[int], vocab_size: int) -> None:
