@@ -449,3 +449,33 @@ def test_numbers_that_cannot_be(text_directory: Path) -> None:
         with pytest.raises(EtudeError, match="n must be 0 or more"):
             list(model.generate_all(["C" if model is MODEL else "a"], -1))
         assert list(model.generate_all([], 3)) == []
+
+
+def test_a_model_of_text_suggests_whole_chords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of pairs that has learnt that after `F#m` come `G` three times of five, and `A7` now and then."""
+    tokenizer = CharTokenizer("".join(sorted(" #7ABDFGm")))
+    names = [*tokenizer.characters, "$"]
+    chances = np.full((len(names), len(names)), 1e-30)
+    follows = {
+        "m": {" ": 1.0},
+        " ": {"G": 0.6, "A": 0.15, "m": 0.25},
+        "G": {" ": 1.0},
+        "A": {"7": 1.0},
+        "7": {" ": 1.0},
+    }
+    for before, after in follows.items():
+        for character, chance in after.items():
+            chances[names.index(before), names.index(character)] = chance
+    config = GPTConfig("lesson", len(names), block_size=32, n_layer=1, n_head=1, n_embd=len(names), rung="bigram")
+    save_model(tmp_path / "pairs", config, {"wte": np.log(chances)}, tokenizer, "# Pairs\n")
+    model = etude.load(tmp_path / "pairs")
+    assert isinstance(model, TextModel)
+    answer = model.suggest("D A Bm F#m")
+    assert (str(answer.key), [str(chord) for chord in answer.prompt]) == ("D major", ["D", "A", "Bm", "F#m"])
+    said = [(c.symbol, c.numeral, round(c.probability, 6)) for c in answer.candidates]
+    assert said[:2] == [("G", "IV", 0.6), ("A7", "V7", 0.15)]  # `m` begins no chord, so a quarter is no chord's
+    assert "subdominant" in answer.candidates[0].reason
+    assert [c.symbol for c in model.suggest("D A Bm F#m " * 20, top=1).candidates] == ["G"]  # longer than a block
+    monkeypatch.setattr("etude.model.next_chords", lambda *arguments: {})
+    with pytest.raises(EtudeError, match=r"pairs: after D it says no chord that can be read"):
+        model.suggest("D")

@@ -44,7 +44,7 @@ from etude.tokens.characters import CharTokenizer
 from etude.tokens.chords import ChordTokenizer
 from etude.tokens.tokenizer import StreamDecoder, TextTokenizer, find_tokenizer
 from etude.training import text_scores
-from etude.training.chord_scores import score_songs
+from etude.training.chord_scores import next_chords, score_songs
 from etude.training.evaluation import Ints, Predict, baseline_predictors, windows
 from etude.training.ngram import NGramModel
 from etude.training.recipes import RECIPE
@@ -429,6 +429,25 @@ class TextModel:
         check_engine("array", self.config, self.precision)
         engine = BranchEngine(self.config, self._weights)
         return score_songs(songs, engine, self.tokenizer, self.config.bos_token_id, block_size).summary()
+
+    def suggest(self, prompt: Prompt, top: int = 5, key: Key | str | None = None) -> Suggestions:
+        """The likeliest next chords, as `ChordModel.suggest` has them, of a model that has learnt chords as text.
+
+        Raises `ChordError` for a prompt that cannot be read, or `EtudeError` where the model says no chord.
+        """
+        chords = read_prompt(prompt)
+        key = Key.parse(key) if isinstance(key, str) else key or detect_key(prompt, chords)
+        check_engine("array", self.config, self.precision)
+        engine, text = BranchEngine(self.config, self._weights), " ".join(map(key.name, chords))
+        found = next_chords(text, engine, self.tokenizer, self.config.bos_token_id, top)
+        if not found:
+            raise EtudeError(f"{self.name}: after {text} it says no chord that can be read; train it on chords")
+        likeliest = sorted(found.items(), key=lambda each: -each[1])[:top]
+        candidates = [
+            Candidate(chord, key.name(chord), p, key.numeral(chord), describe(chord, chords[-1], key))
+            for chord, p in likeliest
+        ]
+        return Suggestions(chords, key, tuple(candidates), ())
 
     def _block(self, block_size: int | None) -> int:
         """The windows to evaluate in."""

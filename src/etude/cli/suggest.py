@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from etude.model import load_chords
+from etude.model import ChordModel, load
 
 from .options import (
     JsonOption,
@@ -36,11 +36,14 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Rank the chords that could come next, with probability, Roman numeral and reason.
 
+        A model of text that was trained on lines of chords is asked for whole chords.
+
         Example: etude suggest "D A Bm F#m" --top 8
         """
-        loaded = load_chords(model)
+        loaded = load(model)
         answer = loaded.suggest(read_prompt_text(prompt), top, read_key(key))
-        warn_unfamiliar(answer.unfamiliar, answer.key, [loaded.tokenizer.nearest(c) for c in answer.unfamiliar])
+        if isinstance(loaded, ChordModel):
+            warn_unfamiliar(answer.unfamiliar, answer.key, [loaded.tokenizer.nearest(c) for c in answer.unfamiliar])
         if as_json:
             print_json(
                 {

@@ -93,9 +93,7 @@ def score_songs(
     Raises `EtudeError` for tokens that cross a blank, or where no song has two chords.
     """
     marks = Marks.of(tokenizer, engine.config.vocab_size, bos)
-    room = min(LONGEST, max(1, block_size // 4))
-    if block_size - room < 2 or not marks.begins.any():
-        raise EtudeError("chords cannot be decoded by this model: its block is too short, or no token is a blank")
+    room = _room(marks, block_size)
     parts, sizes = list[Scores](), list[Ints]()
     for index, document in enumerate(songs):
         if len(document.changes) < 2:
@@ -108,6 +106,27 @@ def score_songs(
         raise EtudeError("no song has two chords, so there is nothing to score")
     scores = Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in Scores.__slots__))
     return ChordScores(scores, np.concatenate(sizes))
+
+
+def next_chords(
+    text: str, engine: BranchEngine, tokenizer: TextTokenizer, bos: int | None, wanted: int = _TOP
+) -> dict[Chord, float]:
+    """The likeliest chords after a text of chords with single blanks between them, and their probabilities; `wanted` of
+    them where the model says so many. A long text is read from where it fits into a block. Raises `EtudeError`."""
+    marks, block_size = Marks.of(tokenizer, engine.config.vocab_size, bos), engine.config.block_size
+    room = _room(marks, block_size)
+    ids = [*([] if bos is None else [bos]), *tokenizer.encode(text)][room - block_size :]
+    row = _log_softmax(engine.start_all(ids)[-1:])  # [1, V]
+    opening = np.where(marks.begins, row - _log_sum(row[:, marks.begins])[:, None], -np.inf)
+    return _decode(engine, np.array([len(ids)]), opening, marks, room, wanted)[0]
+
+
+def _room(marks: Marks, block_size: int) -> int:
+    """The most tokens of a symbol that is decoded. Raises `EtudeError`."""
+    room = min(LONGEST, max(1, block_size // 4))
+    if block_size - room < 2 or not marks.begins.any():
+        raise EtudeError("chords cannot be decoded by this model: its block is too short, or no token is a blank")
+    return room
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +189,12 @@ def _score(
     return costs, np.array(ranks)
 
 
-def _decode(engine: BranchEngine, after: Ints, opening: Floats, marks: Marks, room: int) -> list[dict[Chord, float]]:
+def _decode(
+    engine: BranchEngine, after: Ints, opening: Floats, marks: Marks, room: int, wanted: int = _TOP
+) -> list[dict[Chord, float]]:
     """The likeliest chords at each place [n], with their probabilities, from log P of the first tokens [n, V]."""
     found: list[dict[Chord, float]] = [defaultdict(float) for _ in after]
-    owner, tokens, logs = _best(np.arange(len(after)), np.empty((len(after), 0), np.int64), opening, found)
+    owner, tokens, logs = _best(np.arange(len(after)), np.empty((len(after), 0), np.int64), opening, found, wanted)
     for _ in range(room):
         if not len(owner):
             break
@@ -184,23 +205,26 @@ def _decode(engine: BranchEngine, after: Ints, opening: Floats, marks: Marks, ro
             if chord is not None:
                 found[place][chord] += math.exp(log)
         rows[:, marks.ends] = -np.inf
-        owner, tokens, logs = _best(owner, tokens, rows + logs[:, None], found)
+        owner, tokens, logs = _best(owner, tokens, rows + logs[:, None], found, wanted)
     return found
 
 
-def _best(owner: Ints, tokens: Ints, logs: Floats, found: Sequence[dict[Chord, float]]) -> tuple[Ints, Ints, Floats]:
-    """Of all rows [R, s] and the tokens that may follow each [R, V], the `BEAM` likeliest of every place; without those
-    that are less likely than the chords already found there, as many as are wanted."""
-    most = min(BEAM, logs.shape[1])
+def _best(
+    owner: Ints, tokens: Ints, logs: Floats, found: Sequence[dict[Chord, float]], wanted: int
+) -> tuple[Ints, Ints, Floats]:
+    """Of all rows [R, s] and the tokens that may follow each [R, V], the likeliest of every place, `BEAM` of them or as
+    many as are wanted; without those that are less likely than so many chords that were found there."""
+    beam = max(BEAM, wanted)
+    most = min(beam, logs.shape[1])
     likely = np.argpartition(-logs, most - 1, axis=1)[:, :most]  # [R, most]
     values = np.take_along_axis(logs, likely, axis=1).ravel()
-    least = np.array([math.log(sorted(each.values())[-_TOP]) if len(each) >= _TOP else -math.inf for each in found])
+    least = np.array([math.log(sorted(each.values())[-wanted]) if len(each) >= wanted else -math.inf for each in found])
     places = np.repeat(owner, most)
     order = np.lexsort((-values, places))
     order = order[(values[order] > -np.inf) & (values[order] >= least[places[order]])]
     places = places[order]
     rank = np.arange(len(order)) - np.searchsorted(places, places)  # within its place
-    order = order[rank < BEAM]
+    order = order[rank < beam]
     grown = np.concatenate([tokens[order // most], likely.ravel()[order][:, None]], axis=1)
     return np.repeat(owner, most)[order], grown, values[order]
 
