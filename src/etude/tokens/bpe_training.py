@@ -103,9 +103,7 @@ def _counted(blocks: Iterator[bytes], pattern: PatternName) -> Generator[bytes, 
     if second is None:
         yield Words(pattern).lines(first)
         return
-    most = min(
-        _MOST_COUNTERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    most = min(_MOST_COUNTERS, _cores())
     counters, turn = list[subprocess.Popen[bytes]](), 0
     try:
         for block in chain((first, second), blocks):
@@ -122,6 +120,11 @@ def _counted(blocks: Iterator[bytes], pattern: PatternName) -> Generator[bytes, 
     finally:
         for counter in counters:
             _end(counter)
+
+
+def _cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _answer(counter: subprocess.Popen[bytes]) -> bytes:
