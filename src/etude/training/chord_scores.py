@@ -194,7 +194,8 @@ def _best(owner: Ints, tokens: Ints, logs: Floats, found: Sequence[dict[Chord, f
     most = min(BEAM, logs.shape[1])
     likely = np.argpartition(-logs, most - 1, axis=1)[:, :most]  # [R, most]
     values = np.take_along_axis(logs, likely, axis=1).ravel()
-    least = np.array([math.log(sorted(each.values())[-_TOP]) if len(each) >= _TOP else -math.inf for each in found])
+    wanted = [sorted(each.values())[-_TOP] if len(each) >= _TOP else 0.0 for each in found]
+    least = np.array([math.log(p) if p > 0 else -math.inf for p in wanted])
     places = np.repeat(owner, most)
     order = np.lexsort((-values, places))
     order = order[(values[order] > -np.inf) & (values[order] >= least[places[order]])]
