@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -85,16 +84,16 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"--style and --keys are for songs, and {tables[0]} is text already")
         census = Census()
 
-        def texts(watch: Watch) -> Iterator[ChordText]:
+        def texts(progress: Progress) -> Iterator[ChordText]:
             for source in sources:
                 if source in tables:
-                    yield from read_chord_sites(source, census, say, watch)
+                    yield from read_chord_sites(source, census, say, _watch(progress, source))
                 else:
-                    songs = read_songs(Path(source))
+                    songs = progress.track(read_songs(Path(source)), description=source)
                     yield from write_songs(songs, cast("Style", style.value), cast("Keys", keys.value), seed)
 
-        with _watching(tables) as watch:
-            counts = save_texts(output, texts(watch), split)
+        with _progress() as progress:
+            counts = save_texts(output, texts(progress), split)
         if as_json:
             files = [{"path": str(path), "songs": count} for path, count in counts.items()]
             print_json({"files": files, "skipped": census.document()["skipped"]})
@@ -119,15 +118,16 @@ def register(app: typer.Typer) -> None:
         """
         census = Census()
 
-        def texts(watch: Watch) -> Iterator[str]:
+        def texts(progress: Progress) -> Iterator[str]:
             for source in sources:
+                watch = _watch(progress, source)
                 if is_table(source):
                     yield from (song.text for song in read_chord_sites(source, census, say, watch))
                 else:
                     yield from read_texts(Path(source), watch)
 
-        with _watching(sources) as watch:
-            document = count_words(texts(watch)).document(_EXAMPLES)
+        with _progress() as progress:
+            document = count_words(texts(progress)).document(_EXAMPLES)
         if as_json:
             print_json({**document, "skipped": census.document()["skipped"]})
             return
@@ -135,15 +135,17 @@ def register(app: typer.Typer) -> None:
         _print(document)
 
 
-@contextmanager
-def _watching(sources: list[str]) -> Iterator[Watch]:
-    """A bar of the bytes that were read, on a terminal."""
+def _progress() -> Progress:
+    """Bars on a terminal, nothing elsewhere."""
     error = Console(stderr=True)
-    with Progress(console=error, disable=not error.is_terminal, transient=True) as progress:
-        files = [Path(source) for source in sources]
-        known = all(path.is_file() for path in files)
-        task = progress.add_task("reading", total=sum(path.stat().st_size for path in files) if known else None)
-        yield lambda count: progress.advance(task, count)
+    return Progress(console=error, disable=not error.is_terminal, transient=True)
+
+
+def _watch(progress: Progress, source: str) -> Watch:
+    """A bar of the bytes of a file, or of no known end."""
+    path = Path(source)
+    task = progress.add_task(source, total=path.stat().st_size if path.is_file() else None)
+    return lambda count: progress.advance(task, count)
 
 
 def _tell_skipped(census: Census) -> None:

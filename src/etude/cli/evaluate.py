@@ -57,8 +57,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Score every change of every song but its first: accuracy and nats a chord, for first occurrences and repeats.
 
-        For a model of text score every token: nats and bits by token, character and byte, and perplexity. Where the
-        corpus is songs, it is asked for their chords, written as text: docs say how whole chords are decoded.
+        For a model of text score every token: nats and bits by token, character and byte, and perplexity; or, where the
+        corpus is songs, their changes written as text, each a whole chord, decoded and scored as by a model of chords.
 
         Example: etude eval chords songs.jsonl.gz
 

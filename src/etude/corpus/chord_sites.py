@@ -22,7 +22,7 @@ from typing import Any
 from etude.hub import HubError, fetch, is_repository
 
 from .chord_text import ChordText
-from .lines import MAX_CORPUS_BYTES, MAX_RATIO, CorpusError, Watch, opened, read_lines
+from .lines import MAX_CORPUS_BYTES, MAX_RATIO, CorpusError, Watch, first_record, opened, read_lines
 from .tables import MAX_CELL_BYTES, read_rows
 
 HUB = "hub:"
@@ -71,16 +71,9 @@ class Census:
 
 def is_table(source: str) -> bool:
     """Whether a source is one of these: a name on the hub, or a file whose ending, or first line, says so."""
-    name = Path(source).name
-    if source.startswith(HUB) or name.removesuffix(".gz").endswith((".csv", ".parquet")):
+    if source.startswith(HUB) or source.removesuffix(".gz").endswith((".csv", ".parquet")):
         return True
-    if not name.removesuffix(".gz").endswith(".jsonl") or not Path(source).is_file():
-        return False
-    try:
-        record = json.loads(next(read_lines(Path(source)))[1])
-    except (StopIteration, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and TEXT in record
+    return TEXT in (first_record(Path(source)) or ())
 
 
 def read_chord_sites(

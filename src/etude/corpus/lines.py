@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from etude.errors import EtudeError
 
@@ -46,6 +47,17 @@ def read_lines(
             watch(content.news())
             if line.strip():
                 yield number, line
+
+
+def first_record(path: Path) -> dict[str, Any] | None:
+    """The first object of a file of JSON lines; None for any other file, or one that cannot be read."""
+    if not path.name.removesuffix(".gz").endswith(".jsonl") or not path.is_file():
+        return None
+    try:
+        record = json.loads(next(read_lines(path))[1].removeprefix(b"\xef\xbb\xbf"))
+    except (StopIteration, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def shown(path: Path) -> str:

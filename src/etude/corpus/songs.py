@@ -17,7 +17,7 @@ from typing import Any
 from etude.errors import EtudeError
 from etude.music.theory import Bar, Chord, Key, Meter, Section, Song
 
-from .lines import CorpusError, read_lines
+from .lines import CorpusError, first_record, read_lines
 
 MAX_CHANGES = 20_000
 MAX_BAR_CHORDS = 16
@@ -59,14 +59,9 @@ def read_songs(path: Path) -> list[SongDocument]:
 
 
 def is_songs(path: Path) -> bool:
-    """Whether a file is a chart collection, by its first line; what is no file of JSON lines is none."""
-    if not path.is_file() or not path.name.removesuffix(".gz").endswith(".jsonl"):
-        return False
-    try:
-        record = json.loads(next(read_lines(path))[1])
-    except (StopIteration, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and "chords" in record and "text" not in record
+    """Whether a file is a chart collection, by its first line."""
+    record = first_record(path)
+    return record is not None and "chords" in record and "text" not in record
 
 
 def split_songs(

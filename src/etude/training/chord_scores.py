@@ -218,7 +218,8 @@ def _best(
     most = min(beam, logs.shape[1])
     likely = np.argpartition(-logs, most - 1, axis=1)[:, :most]  # [R, most]
     values = np.take_along_axis(logs, likely, axis=1).ravel()
-    least = np.array([math.log(sorted(each.values())[-wanted]) if len(each) >= wanted else -math.inf for each in found])
+    enough = [sorted(each.values())[-wanted] if len(each) >= wanted else 0.0 for each in found]
+    least = np.array([math.log(p) if p > 0 else -math.inf for p in enough])
     places = np.repeat(owner, most)
     order = np.lexsort((-values, places))
     order = order[(values[order] > -np.inf) & (values[order] >= least[places[order]])]
