@@ -99,7 +99,7 @@ def test_every_kind_is_written_and_read(tmp_path: Path, text_file: Path, songs_f
         path = tmp_path / f"{kind}.json"
         made = json.loads(tokens("train", corpus, "-o", path, "--kind", kind, "--json")[1])
         assert (made["tokenizer"] == str(path) and made["vocab_size"] > 100) or kind == "plain"
-        found = json.loads(tokens("show", path, "D A", "--json")[1])
+        found = json.loads(tokens("show", path, "A Bb", "--json")[1])
         assert (found["vocab_size"], found["exact"]) == (made["vocab_size"], True)
 
 
@@ -120,7 +120,7 @@ def test_a_comparison(tmp_path: Path, trained: Path, songs_file: Path, text_file
     assert picture.read_text(encoding="utf-8").startswith("<svg")
     table = tokens("compare", trained, "chords", "--on", text_file, "--lines", "1")[1]
     assert "1 document, " in table and "a chord" in table and "Verse: Adim" in table
-    assert max(map(len, table.splitlines()[:5])) <= 90
+    assert max(map(len, table.splitlines()[2:5])) <= 90
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
         assert process.stdin is not None and process.stderr is not None
-        process.stdin.write(b"some words " * 1_000_000)  # several blocks
+        process.stdin.write(b"some words " * 500_000)  # several blocks
         process.stdin.flush()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of them
         process.stdin.close()

@@ -64,20 +64,28 @@ def test_the_merges_are_those_of_the_library_alone(pattern: PatternName) -> None
         assert tokenizer.encode(text) == Tokenizer.from_str(tokenizer.text).encode(text).ids
 
 
-def test_however_a_text_comes_the_bytes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one piece here; then characters one by one, counted in many blocks by several processes."""
-    documents = [(text + " ") * 40 for text in DOCUMENTS]
-    here = train_bpe(([text] for text in documents), 500)
-    started = list[object]()
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """All that are started, for parts and blocks that are small."""
+    found, start = list[subprocess.Popen[bytes]](), bpe_training._start
+
+    def started(*arguments: str, stderr: int) -> subprocess.Popen[bytes]:
+        found.append(start(*arguments, stderr=stderr))
+        return found[-1]
+
+    monkeypatch.setattr(bpe_training, "_start", started)
     monkeypatch.setattr(bpe_training, "_PART", 100)
-    monkeypatch.setattr(bpe_training, "_BLOCK", 3000)
+    monkeypatch.setattr(bpe_training, "_BLOCK", 400)
     monkeypatch.setattr(bpe_training, "_cores", lambda: 2)
-    start = bpe_training._start
-    monkeypatch.setattr(bpe_training, "_start", lambda *a, **k: started.append(a) or start(*a, **k))
-    apart = train_bpe(map(iter, documents), 500)
-    assert len(started) == 3
-    assert apart.text == here.text
-    assert merges_of(here.text) == alone(documents, 500)
+    return found
+
+
+def test_however_a_text_comes_the_bytes_are_the_same(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Character by character, counted in many blocks by two processes."""
+    documents = [(text + " ") * 20 for text in DOCUMENTS]
+    tokenizer = train_bpe(map(iter, documents), 500)
+    assert len(processes) == 3
+    assert merges_of(tokenizer.text) == alone(documents, 500)
 
 
 @settings(deadline=None)
@@ -130,20 +138,6 @@ def test_sizes_that_no_vocabulary_has(vocab_size: int) -> None:
 def test_text_that_is_none(documents: list[list[str]], said: str) -> None:
     with pytest.raises(TokenizerError, match=said):
         train_bpe(documents, 300)
-
-
-@pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """All that are started."""
-    found, start = list[subprocess.Popen[bytes]](), bpe_training._start
-
-    def started(*arguments: str, stderr: int) -> subprocess.Popen[bytes]:
-        found.append(start(*arguments, stderr=stderr))
-        return found[-1]
-
-    monkeypatch.setattr(bpe_training, "_start", started)
-    monkeypatch.setattr(bpe_training, "_BLOCK", 100)
-    return found
 
 
 def test_what_a_reader_raises_is_raised_and_no_process_stays(processes: list[subprocess.Popen[bytes]]) -> None:
