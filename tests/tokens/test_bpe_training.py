@@ -142,7 +142,7 @@ def test_text_that_is_none(documents: list[list[str]], said: str) -> None:
 
 def test_what_a_reader_raises_is_raised_and_no_process_stays(processes: list[subprocess.Popen[bytes]]) -> None:
     def reader() -> Iterator[list[str]]:
-        yield from [[PLAY]] * 4
+        yield from [[PLAY]] * 12
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +155,7 @@ def test_what_a_reader_raises_is_raised_and_no_process_stays(processes: list[sub
 )
 def test_a_process_that_is_killed_is_told_of(processes: list[subprocess.Popen[bytes]], which: int, said: str) -> None:
     def reader() -> Iterator[list[str]]:
-        yield from [[PLAY]] * 4
+        yield from [[PLAY]] * 12
         processes[which].send_signal(signal.SIGKILL)
         while True:
             yield [PLAY]
