@@ -109,7 +109,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
             super().__init__(*arguments, **settings)
             found.append(self)
 
-    monkeypatch.setattr(bpe_training.subprocess, "Popen", Started)
+    monkeypatch.setattr(subprocess, "Popen", Started)
     return found
 
 

@@ -36,7 +36,7 @@ def train_bpe(
     vocab_size: int,
     pattern: PatternName = "gpt2",
     min_count: int = MIN_COUNT,
-    progress: Progress = lambda doing, done, total: None,
+    progress: Progress | None = None,
 ) -> BPETokenizer:
     """A vocabulary of the 256 bytes, merges and `<|endoftext|>`, in this order of ids, as GPT-2's.
 
@@ -75,11 +75,11 @@ def check_vocab_size(vocab_size: int) -> None:
 
 @contextmanager
 def _library(
-    vocab_size: int, pattern: PatternName, min_count: int, progress: Progress
+    vocab_size: int, pattern: PatternName, min_count: int, progress: Progress | None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of the library; it ends with the block, however that ends."""
     # -P: a file of its folder, or of the current one, must not be taken for a module of Python's.
-    settings = (str(vocab_size), str(min_count), json.dumps(pre_tokenizer(pattern)))
+    settings = (str(vocab_size), str(min_count), json.dumps(pre_tokenizer(pattern)), "yes" if progress else "no")
     command, pipe, told = [sys.executable, "-P", bpe_library.__file__, *settings], subprocess.PIPE, list[str]()
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=_BUFFER)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
@@ -102,11 +102,12 @@ def _library(
         process.stderr.close()
 
 
-def _listen(lines: IO[bytes], progress: Progress, told: list[str]) -> None:
+def _listen(lines: IO[bytes], progress: Progress | None, told: list[str]) -> None:
     """Pass on how far the library is; what it says otherwise is kept."""
     for line in lines:
         try:
             found = json.loads(line)
-            progress(str(found["stage"]), int(found["current"]), int(found["total"]))
+            if progress is not None:
+                progress(str(found["stage"]), int(found["current"]), int(found["total"]))
         except (ValueError, KeyError, TypeError):
             told.append(line.decode("utf-8", "replace").strip())
