@@ -291,7 +291,7 @@ Told = Callable[[str, int, int], None]
 
 @contextmanager
 def _progress(corpus: Sequence[Path]) -> Iterator[tuple[Watch, Told | None]]:
-    """What hears how far reading and merging are: a bar with rate and time left on a terminal, else lines on the reading."""
+    """What hears how far it is: bars with rate and time left on a terminal, else lines on the reading alone."""
     total = sum(path.stat().st_size for path in _files(corpus))
     if not sys.stderr.isatty():
         yield _Lines("reading", total, 1e6, "MB").add, None
