@@ -1,23 +1,19 @@
-"""A vocabulary learnt here is the one that the library learns, whoever counts the words and however a text comes."""
+"""A vocabulary learnt here is the one that the library learns, however a text comes."""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from etude.tokens import bpe_training
 from etude.tokens.bpe import BPETokenizer
-from etude.tokens.bpe_files import document_of
 from etude.tokens.bpe_training import train_bpe
-from etude.tokens.bpe_words import BETWEEN, Words, receive, send
 from etude.tokens.patterns import PATTERNS, PatternName, pre_tokenizer
 from etude.tokens.tokenizer import TokenizerError
 
@@ -28,10 +24,6 @@ All:
 Speak, speak.  Speak!\tWe'll hear — naïve, 日本語 日本語, "as they'd say" \r\n  and 12 + 12 is 24.
 """
 DOCUMENTS = [PLAY, PLAY.upper(), "C G#dim Bm/C F#m Ab|---|\n" * 5, " \n\n ", "x" * 70]
-texts = st.lists(
-    st.text(max_size=5) | st.sampled_from(["the ", " the", "\n", "\t ", " \n\n x", "C#m7/9", "\x1c", "\u3000", "日本"]),
-    max_size=20,
-).map("".join)
 
 
 def alone(documents: list[str], vocab_size: int, pattern: PatternName = "gpt2") -> list[list[str]]:
@@ -65,41 +57,16 @@ def test_the_merges_are_those_of_the_library_alone(pattern: PatternName) -> None
 
 
 def test_however_a_text_comes_the_bytes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one piece here; then characters one by one, counted in many blocks by several processes."""
-    documents = [(text + " ") * 40 for text in DOCUMENTS]
-    here = train_bpe(([text] for text in documents), 500)
-    started = list[object]()
+    """Character by character, and in small parts."""
+    documents = [(text + " ") * 20 for text in DOCUMENTS]
     monkeypatch.setattr(bpe_training, "_PART", 100)
-    monkeypatch.setattr(bpe_training, "_BLOCK", 3000)
-    monkeypatch.setattr(bpe_training, "_cores", lambda: 2)
-    start = bpe_training._start
-    monkeypatch.setattr(bpe_training, "_start", lambda *a, **k: started.append(a) or start(*a, **k))
-    apart = train_bpe(map(iter, documents), 500)
-    assert len(started) == 3
-    assert apart.text == here.text
-    assert merges_of(here.text) == alone(documents, 500)
+    assert merges_of(train_bpe(map(iter, documents), 500).text) == alone(documents, 500)
 
 
-@settings(deadline=None)
-@given(st.lists(texts.filter(bool), min_size=1, max_size=4), st.sampled_from(PATTERNS))
-def test_words_are_counted_as_the_library_counts_them(several: list[str], pattern: PatternName) -> None:
-    tokenizer = Tokenizer.from_str(document_of({"a": 0}, [], pattern))
-    theirs = Counter(piece for text in several for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text))
-    lines = Words(pattern).lines(BETWEEN.join(text.encode() for text in several)).decode()
-    assert Counter(word for line in lines.split("\n") for word in line.split(" ") if word) == theirs
-
-
-def test_long_words_and_frequent_ones_are_in_lines_of_bounded_length() -> None:
-    words = Words("gpt2")
-    lines = words.lines(b"the " * 100_000 + b"x" * 5000).decode().splitlines()
-    assert max(map(len, lines)) < 1 << 18
-    counts = Counter(word for line in lines for word in line.split())
-    assert (
-        counts["Ġthe"] == 99_999
-        and counts["Ġ" + "x" * 1023] == 1
-        and counts["x" * 1024] == 3
-        and counts["x" * 905] == 1
-    )
+def test_a_text_without_a_blank_is_cut_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpe_training, "_PART", 4)
+    monkeypatch.setattr(bpe_training, "_MAX_PART", 8)
+    assert merges_of(train_bpe(["abcdefghi" * 3], 270).text) == alone(["abcdefghi"] * 3, 270)
 
 
 def test_the_end_comes_early_where_nothing_occurs_twice() -> None:
@@ -135,53 +102,37 @@ def test_text_that_is_none(documents: list[list[str]], said: str) -> None:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
     """All that are started."""
-    found, start = list[subprocess.Popen[bytes]](), bpe_training._start
+    found = list[subprocess.Popen[bytes]]()
 
-    def started(*arguments: str, stderr: int) -> subprocess.Popen[bytes]:
-        found.append(start(*arguments, stderr=stderr))
-        return found[-1]
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            found.append(self)
 
-    monkeypatch.setattr(bpe_training, "_start", started)
-    monkeypatch.setattr(bpe_training, "_BLOCK", 100)
+    monkeypatch.setattr(subprocess, "Popen", Started)
     return found
 
 
 def test_what_a_reader_raises_is_raised_and_no_process_stays(processes: list[subprocess.Popen[bytes]]) -> None:
     def reader() -> Iterator[list[str]]:
-        yield from [[PLAY]] * 4
+        yield [PLAY]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_bpe(reader(), 300)
-    assert len(processes) > 1 and all(process.poll() is not None for process in processes)
+    assert len(processes) == 1 and processes[0].poll() is not None
 
 
-@pytest.mark.parametrize(
-    ("which", "said"), [(0, "learns merges ended early: it was killed"), (1, "counts words ended")]
-)
-def test_a_process_that_is_killed_is_told_of(processes: list[subprocess.Popen[bytes]], which: int, said: str) -> None:
+def test_a_process_that_is_killed_is_told_of(processes: list[subprocess.Popen[bytes]]) -> None:
     def reader() -> Iterator[list[str]]:
-        yield from [[PLAY]] * 4
-        processes[which].send_signal(signal.SIGKILL)
+        yield [PLAY]
+        processes[0].send_signal(signal.SIGKILL)
         while True:
-            yield [PLAY]
+            yield [PLAY] * 100
 
-    with pytest.raises(TokenizerError, match=said):
+    with pytest.raises(TokenizerError, match="learns merges ended early: it was killed"):
         train_bpe(reader(), 300)
-    assert all(process.poll() is not None for process in processes)
-
-
-def test_messages_between_processes_are_whole_or_none(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("m") / "pipe"
-    with path.open("wb") as file:
-        send(file, b"one")
-        send(file, b"")
-    content = path.read_bytes()
-    with path.open("rb") as file:
-        assert [receive(file) for _ in range(3)] == [b"one", b"", None]
-    path.write_bytes(content[:9])
-    with path.open("rb") as file:
-        assert receive(file) is None
+    assert processes[0].poll() is not None
 
 
 def test_chord_text_learns_whole_symbols() -> None:

@@ -8,7 +8,9 @@ syllables, as frequent as words are (Zipf's law), in sentences and paragraphs.
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +58,7 @@ def bench(corpus: Path | None = None, report: Callable[[str], None] = lambda rem
     for subject, each in found.items():
         rows.append({"subject": subject, "metric": "learning", "value": each["seconds"], "unit": "s"})
         rows.append({"subject": subject, "metric": "text", "value": size / each["seconds"], "unit": "MB/s"})
+        rows.append({"subject": subject, "metric": "processor time", "value": each["processor"], "unit": "s"})
         rows.append({"subject": subject, "metric": "most memory", "value": each["memory"], "unit": "MiB"})
     ours, others = found["etude"], [found[subject] for subject in SUBJECTS[1:]]
     times = min(each["seconds"] for each in others) / ours["seconds"]
@@ -100,7 +103,7 @@ def _words(rng: np.random.Generator) -> Any:
 
 
 def measure(subject: str, path: Path) -> dict[str, Any]:
-    """Learn in this process: seconds, MiB of this process and of one that it started, and the merges."""
+    """Learn in this process: seconds, those of processors, MiB of it and the largest that it started, the merges."""
     begun = time.perf_counter()
     if subject == "etude":
         text = learn_tokenizer([path], "bpe", VOCAB_SIZE).to_json()
@@ -123,19 +126,42 @@ def measure(subject: str, path: Path) -> dict[str, Any]:
             tokenizer.train_from_iterator(in_parts(pieces, blank_edge, 1 << 16, 1 << 20), trainer)
         text = tokenizer.to_str()
     seconds = time.perf_counter() - begun
-    memory = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    memory, processor = sum(each.ru_maxrss for each in used), sum(each.ru_utime + each.ru_stime for each in used)
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in json.loads(text)["model"]["merges"]]
-    return {"seconds": seconds, "memory": memory / _UNIT, "merges": pairs}
+    return {"seconds": seconds, "processor": processor, "memory": memory / _UNIT, "merges": pairs}
 
 
 def _apart(subject: str, path: Path) -> dict[str, Any]:
+    """`measure` in a process of its own; where the system tells it, with the most memory of all that it started too."""
     # -P: a file of the current folder must not be taken for a module of Python's.
-    command = [sys.executable, "-P", "-m", "etude.bench.tokens", subject, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EtudeError(f"{subject} failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    command, most, pipe = [sys.executable, "-P", "-m", "etude.bench.tokens", subject, str(path)], 0.0, subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        while True:
+            try:
+                said, failed = process.communicate(timeout=0.1)
+                break
+            except subprocess.TimeoutExpired:
+                most = max(most, _memory(process.pid))
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+    if process.returncode:
+        raise EtudeError(f"{subject} failed: {(failed.strip().splitlines() or ['without a word'])[-1]}")
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found | ({"memory": most} if most else {})
+
+
+def _memory(group: int) -> float:
+    """MiB that the processes of a group have in memory now; 0 where no /proc tells it."""
+    pages = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:  # ended meanwhile
+            continue
+        pages += int(fields[21]) if int(fields[2]) == group else 0
+    return pages * resource.getpagesize() / 2**20
 
 
 if __name__ == "__main__":

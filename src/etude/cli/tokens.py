@@ -290,17 +290,11 @@ Told = Callable[[str, int, int], None]
 
 
 @contextmanager
-def _progress(corpus: Sequence[Path]) -> Iterator[tuple[Watch, Told]]:
-    """What hears how far reading and merging are: a bar with rate and time left on a terminal, else lines."""
+def _progress(corpus: Sequence[Path]) -> Iterator[tuple[Watch, Told | None]]:
+    """What hears how far it is: bars with rate and time left on a terminal, else lines on the reading alone."""
     total = sum(path.stat().st_size for path in _files(corpus))
     if not sys.stderr.isatty():
-        reading, merging = _Lines("reading", total, 1e6, "MB"), _Lines("merging", 0, 1, "merges")
-
-        def told(doing: str, done: int, of: int) -> None:
-            if doing == "Compute merges":
-                merging.tell(done, of)
-
-        yield reading.add, told
+        yield _Lines("reading", total, 1e6, "MB").add, None
         return
     from rich.console import Console
     from rich.progress import (

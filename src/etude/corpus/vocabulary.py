@@ -34,7 +34,7 @@ def learn_tokenizer(
     pattern: PatternName = "gpt2",
     say: Callable[[str], None] = lambda message: None,
     watch: Watch = lambda count: None,
-    progress: Progress = lambda doing, done, total: None,
+    progress: Progress | None = None,
 ) -> TextTokenizer | ChordTokenizer:
     """A tokenizer of what a corpus holds; all of text is read once, in pieces.
 
