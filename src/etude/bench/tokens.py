@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -104,6 +103,8 @@ def _words(rng: np.random.Generator) -> Any:
 
 def measure(subject: str, path: Path) -> dict[str, Any]:
     """Learn in this process: seconds, those of processors, MiB of it and the largest that it started, the merges."""
+    import resource  # not on every system that the other benches run on
+
     begun = time.perf_counter()
     if subject == "etude":
         text = learn_tokenizer([path], "bpe", VOCAB_SIZE).to_json()
@@ -161,7 +162,7 @@ def _memory(group: int) -> float:
         except OSError:  # ended meanwhile
             continue
         pages += int(fields[21]) if int(fields[2]) == group else 0
-    return pages * resource.getpagesize() / 2**20
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":
