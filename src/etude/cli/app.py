@@ -14,7 +14,7 @@ import typer
 from etude.errors import EtudeError
 from etude.training.ranks import started
 
-from . import bench, compose, evaluate, explain, exporting, generate, importing, race, suggest, train
+from . import bench, compose, evaluate, explain, exporting, generate, importing, prime, race, suggest, train
 
 app = typer.Typer(
     name="etude",
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (compose, suggest, generate, explain, train, evaluate, importing, exporting, race, bench):
+for module in (compose, suggest, generate, explain, train, evaluate, importing, exporting, prime, race, bench):
     module.register(app)
 
 # The command-line library's own exception for wrong usage, wherever it keeps it.
