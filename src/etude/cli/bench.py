@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from etude.bench import decode, learning, micro
+from etude.bench import decode, learning, micro, prime
 from etude.bench import train as training
 from etude.bench.machine import corpus_file, machine
 
 from .options import JsonOption, print_json, say
 
-BENCHES = ("micro", "decode", "train")
+BENCHES = ("micro", "decode", "train", "prime")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,8 +25,8 @@ def register(app: typer.Typer) -> None:
         corpus: Annotated[
             Path | None,
             typer.Argument(
-                help="For micro a text file with a document a line, for train the plays.",
-                show_default="names.txt or shakespeare.txt in this folder",
+                help="For micro a text file with a document a line, for train the plays, for prime a number's file.",
+                show_default="names.txt or shakespeare.txt in this folder; for prime the smallest GPT",
             ),
         ] = None,
         gpu: Annotated[bool, typer.Option("--gpu", help="For train: GPT-2 124M on a GPU.")] = False,
@@ -46,6 +46,8 @@ def register(app: typer.Typer) -> None:
             rows = decode.bench(say)
         elif name == "micro":
             rows = micro.bench(corpus_file(corpus), say)
+        elif name == "prime":
+            rows = prime.bench(corpus, say)
         elif gpu:
             rows = training.bench(say)
         else:

@@ -22,8 +22,8 @@ _QR_DIGITS = 7089  # of the largest QR code, version 40 with error correction L 
 _LINE_SECONDS = 5.0
 
 _MEANS_PROBABLE = (
-    "probable prime: it passed Baillie-PSW and {rounds} Miller-Rabin rounds, which no composite is known to do; that is "
-    "no proof"
+    "probable prime: it passed Baillie-PSW and {rounds} Miller-Rabin rounds, which no composite is known to do; "
+    "that is no proof"
 )
 
 
@@ -199,8 +199,9 @@ def _model(
     rounded = models.round_model(directory, within, corpus, say)
     before, after = rounded.loss
     on = "the corpus" if corpus else "the model's own texts"
+    count = sum(each.size for each in rounded.numbers.values())
     say(
-        f"{directory}: {sum(each.size for each in rounded.numbers.values()):,} weights in {rounded.bits:.2f} bits each; "
+        f"{directory}: {count:,} weights in {rounded.bits:.2f} bits each; "
         f"{rounded.divergence:.4f} nats a token away; loss on {on} {before:.4f}, rounded {after:.4f}"
     )
     source = models.program(rounded, seed, samples, temperature)

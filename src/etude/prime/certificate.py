@@ -10,12 +10,12 @@ and it divides p - 1. As this holds for each q, F divides p - 1.
 
 (2)  If F^2 > N, then N is prime: a composite would have a prime factor p <= sqrt(N) < F, but p >= F + 1.
 
-(3)  If F^3 > N, write N = c2·F^2 + c1·F + 1 with 0 <= c1 < F. Then N is prime if c1^2 - 4·c2 is not a square (Brillhart,
-     Lehmer and Selfridge 1975, theorem 5; Crandall and Pomerance, Prime Numbers, theorem 4.1.5). For all prime
-     factors are above F and so above the cube root of N: a composite N has two, (x·F + 1)·(y·F + 1) with x, y >= 1.
-     Now x·y·F^2 < N < F^3, so x·y <= F - 1 and x + y <= x·y + 1 <= F. Were x + y = F, then x·y = F - 1, one of them
-     would be 1, and N = (F + 1)·((F - 1)·F + 1) = F^3 + 1. So x + y < F, c2 = x·y and c1 = x + y are the digits, and
-     c1^2 - 4·c2 = (x - y)^2 is a square.
+(3)  If F^3 > N, write N = c2·F^2 + c1·F + 1 with 0 <= c1 < F. Then N is prime if c1^2 - 4·c2 is not a square
+     (Brillhart, Lehmer and Selfridge 1975, theorem 5; Crandall and Pomerance, Prime Numbers, theorem 4.1.5). For all
+     prime factors are above F and so above the cube root of N: a composite N has two, (x·F + 1)·(y·F + 1) with
+     x, y >= 1. Now x·y·F^2 < N < F^3, so x·y <= F - 1 and x + y <= x·y + 1 <= F. Were x + y = F, then x·y = F - 1,
+     one of them would be 1, and N = (F + 1)·((F - 1)·F + 1) = F^3 + 1. So x + y < F, c2 = x·y and c1 = x + y are the
+     digits, and c1^2 - 4·c2 = (x - y)^2 is a square.
 
 The line says F and the bases: `certificate: 2^6008 a=5`, or with more factors `certificate: 2^40 a=3, 17^1 a=2`.
 """

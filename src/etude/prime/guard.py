@@ -2,8 +2,8 @@
 
 Python announces what a program is about to do (PEP 578), and what nobody expects of a number ends the process at once:
 writing to files, other processes, the network, foreign libraries. It is a fence and no prison: code that sets out to
-get round it can. Usage: python -I guard.py PROGRAM DESCRIPTOR SECONDS BYTES, of processor time and of memory; the reason
-for an end is written to the descriptor.
+get round it can. Usage: python -I guard.py PROGRAM DESCRIPTOR SECONDS BYTES, of processor time and of memory; the
+reason for an end is written to the descriptor.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from etude.tokens.characters import CharTokenizer
 
 from .number import PrimeError
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 Weights = Mapping[str, Floats]
 
@@ -41,7 +41,8 @@ TEXTS = 300
 _LARGEST = 28  # numbers from -28 to 28 are characters without a quote or a backslash among them
 _MIDDLE = 63
 _TRIED_STEP = 0.3  # of a matrix's deviation, where its sensitivity is measured
-_HALVINGS = 12
+_HALVINGS = 8
+_NEAR, _NEAR_TRIES = 0.01, 10
 _DAMPING = 0.01  # of the mean square of a matrix's inputs, without which their covariance may have no inverse
 _OWN_TEXTS_SEED = 2**31  # the model's own texts are not those that the program will write
 _TEMPLATE = re.compile(r"# model \{\n.*?# \}\n", re.DOTALL)
@@ -66,13 +67,17 @@ class Rounded:
 
     @property
     def bits(self) -> float:
-        """Of a weight, on average, if the commonest numbers had the shortest codes that there can be."""
-        total = count = 0.0
-        for numbers in self.numbers.values():
-            _, counts = np.unique(numbers, return_counts=True)
-            total -= float((counts * np.log2(counts / numbers.size)).sum())
-            count += numbers.size
-        return total / count
+        """Of a weight, on average."""
+        return bits_per_weight(self.numbers)
+
+
+def bits_per_weight(numbers: Mapping[str, Ints]) -> float:
+    """On average, if the commonest numbers of each matrix had the shortest codes that there can be (the entropy)."""
+    total = 0.0
+    for each in numbers.values():
+        _, counts = np.unique(each, return_counts=True)
+        total -= float((counts * np.log2(counts / each.size)).sum())
+    return total / sum(each.size for each in numbers.values())
 
 
 def round_model(
@@ -96,20 +101,20 @@ def round_model(
     original: dict[str, Floats] = {name: model.weights[name].astype(np.float64) for name in parameter_shapes(config)}
     likely = _log_probabilities(config, original, documents)
     steps = _Steps(config, original, documents, likely)
-    low, high, best = 0.05, 20.0, None
+    low, high = 0.05, 20.0
+    tries = []
     for _ in range(_HALVINGS):
-        middle = (low * high) ** 0.5
-        tried = steps.rounded(within, middle)
-        if tried[2] <= within:
-            low, best = middle, tried
-        else:
-            high = middle
-    if best is None:
+        tries.append(steps.rounded(within, (low * high) ** 0.5))
+        low, high = ((low * high) ** 0.5, high) if tries[-1][2] <= within else (low, (low * high) ** 0.5)
+    # Rounding has something of chance: a little coarser may be as near.
+    tries += [steps.rounded(within, low * (1 + _NEAR * n)) for n in range(1, _NEAR_TRIES)]
+    good = [tried for tried in tries if tried[2] <= within]
+    if not good:
         raise PrimeError(
             f"{directory}: with {2 * _LARGEST + 1} different numbers a matrix it cannot be kept within {within:g} nats "
             "a token; allow more with --within"
         )
-    numbers, scales, divergence = best
+    numbers, scales, divergence = min(good, key=lambda tried: bits_per_weight(tried[0]))
     weights = {name: scales[name] * each for name, each in numbers.items()}
     targets = np.concatenate([ids[1:] for ids in documents])
     losses = [
@@ -207,7 +212,8 @@ class _Steps:
 def _rounded(matrix: Floats, step: float, inputs: Floats | None) -> Ints:
     """Whole numbers that times `step` are nearly the matrix [out, in], or lead to nearly the same for the inputs."""
     if inputs is None:
-        return np.clip(np.rint(matrix / step), -_LARGEST, _LARGEST).astype(np.int64)
+        plain: Ints = np.clip(np.rint(matrix / step), -_LARGEST, _LARGEST).astype(np.int64)
+        return plain
     covariance = inputs.T @ inputs / len(inputs)  # [in, in]
     covariance += max(_DAMPING * float(np.trace(covariance)) / len(covariance), 1e-9) * np.eye(len(covariance))
     order = np.argsort(-np.diag(covariance), kind="stable")  # the strongest first, while there is much to make it good
@@ -231,11 +237,13 @@ def program(rounded: Rounded, seed: int, samples: int, temperature: float) -> st
     weights = "".join(
         chr(_MIDDLE + number) for name in parameter_shapes(config) for number in rounded.numbers[name].ravel().tolist()
     )
-    scales = ", ".join(repr(rounded.scales[name]) for name in parameter_shapes(config))
+    shapes = ", ".join(
+        f"({rounded.scales[name]!r}, {rows}, {columns})" for name, (rows, columns) in parameter_shapes(config).items()
+    )
     model = (
         f"letters = {rounded.tokenizer.characters!r}\n"
-        f"layers, heads, width, block = {config.n_layer}, {config.n_head}, {config.n_embd}, {config.block_size}\n"
-        f"scales = {scales}\n"
+        f"block, width, size = {config.block_size}, {config.n_embd}, {config.head_size}\n"
+        f"shapes = {shapes}\n"
         f"weights = {weights!r}\n"
         f"seed, samples, temperature = {seed}, {samples}, {temperature!r}\n"
     )

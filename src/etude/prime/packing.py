@@ -90,7 +90,7 @@ def gzip_member(program: bytes, rounds: int = _ROUNDS) -> bytes:
     if len(program) > MAX_PROGRAM_BYTES:
         raise PrimeError(f"a program of at most {MAX_PROGRAM_BYTES >> 20} MiB is packed")
     tries = [compress(program, numiterations=rounds, blocksplitting=split)[2:-4] for split in (True, False)]
-    deflated = min(tries, key=len)
+    deflated: bytes = min(tries, key=len)
     member = _HEADER + deflated + zlib.crc32(program).to_bytes(4, "little") + len(program).to_bytes(4, "little")
     if len(member) * 8 * math.log10(2) > MAX_DIGITS:
         raise PrimeError(f"compressed it has {len(member):,} bytes, too many for a prime of {MAX_DIGITS:,} digits")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from types import ModuleType
+from typing import Any
 
 ROUNDS = 8
 
 
-def gmp() -> ModuleType | None:
+def gmp() -> Any:
     """The module gmpy2, whose arithmetic is some ten times as fast at these sizes; None where it is not installed."""
     try:
         import gmpy2

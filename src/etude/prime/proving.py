@@ -47,8 +47,9 @@ def prove_number(number: int, say: Callable[[str], None] = lambda message: None)
         bits = sum(exponent * q.bit_length() for q, exponent in factors.items())
         raise PrimeError(
             f"it is a probable prime, and cannot be proved here: of the number less 1 some {bits:,} bits of factors "
-            f"are known, and {-(-number.bit_length() // 3):,} are needed, a third. A number that was not made for a proof "
-            "needs elliptic curves (ECPP: programs such as Primo or CM); etude prime pack --proven makes one that is"
+            f"are known, and {-(-number.bit_length() // 3):,} are needed, a third. A number that was not made for a "
+            "proof needs elliptic curves (ECPP: programs such as Primo or CM); etude prime pack --proven makes one "
+            "that is"
         )
     return certify(number, chosen)
 
