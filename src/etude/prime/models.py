@@ -41,8 +41,7 @@ TEXTS = 300
 _LARGEST = 28  # numbers from -28 to 28 are characters without a quote or a backslash among them
 _MIDDLE = 63
 _TRIED_STEP = 0.3  # of a matrix's deviation, where its sensitivity is measured
-_HALVINGS = 8
-_NEAR, _NEAR_TRIES = 0.01, 10
+_TRIES, _CAUTION = 8, 0.995
 _DAMPING = 0.01  # of the mean square of a matrix's inputs, without which their covariance may have no inverse
 _OWN_TEXTS_SEED = 2**31  # the model's own texts are not those that the program will write
 _TEMPLATE = re.compile(r"# model \{\n.*?# \}\n", re.DOTALL)
@@ -101,13 +100,11 @@ def round_model(
     original: dict[str, Floats] = {name: model.weights[name].astype(np.float64) for name in parameter_shapes(config)}
     likely = _log_probabilities(config, original, documents)
     steps = _Steps(config, original, documents, likely)
-    low, high = 0.05, 20.0
-    tries = []
-    for _ in range(_HALVINGS):
-        tries.append(steps.rounded(within, (low * high) ** 0.5))
-        low, high = ((low * high) ** 0.5, high) if tries[-1][2] <= within else (low, (low * high) ** 0.5)
-    # Rounding has something of chance: a little coarser may be as near.
-    tries += [steps.rounded(within, low * (1 + _NEAR * n)) for n in range(1, _NEAR_TRIES)]
+    tries, factor = [], 1.0
+    for _ in range(_TRIES):
+        tries.append(steps.rounded(within, factor))
+        # The divergence grows with the square of the steps, and rounding has something of chance.
+        factor *= min(4.0, max(0.25, _CAUTION * (within / max(tries[-1][2], 1e-12)) ** 0.5))
     good = [tried for tried in tries if tried[2] <= within]
     if not good:
         raise PrimeError(

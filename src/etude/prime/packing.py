@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.resources import files
 from itertools import product
@@ -127,7 +127,7 @@ def find(
             tests += progress.tested - before
             before = progress.tested
             kept.save(room, progress.next)
-            report(progress)
+            report(replace(progress, tested=tests))
 
         try:
             found = first_prime(numbers, first, jobs, told)
@@ -160,7 +160,7 @@ class _State:
         self._path, self.room, self.next, self._saved = path, 0, 0, time.monotonic()
         self._key = hashlib.sha256(member + bytes([proven])).hexdigest()
         if path is not None and path.exists():
-            with suppress(OSError, ValueError, KeyError, RecursionError):
+            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 known = json.loads(path.read_bytes()[:1000])
                 if known["search"] == self._key and all(type(known[name]) is int for name in ("room", "next")):
                     self.room, self.next = known["room"], max(0, known["next"])

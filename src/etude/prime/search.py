@@ -63,14 +63,21 @@ def expected_tests(bits: int, limit: int) -> float:
     return max(1.0, bits * math.log(2) / (math.exp(_EULER) * math.log(limit)))
 
 
-def sieve_limit(bits: int, jobs: int) -> int:
-    """The width at which one more prime in the sieve costs as much as it spares in tests.
+def sieve_limit(bits: int, jobs: int, count: int = 1 << 30) -> int:
+    """The width at which one more prime in the sieve costs as much as it spares in tests, for so many odd numbers.
 
     There are B / ln(B) primes up to B, so that the next costs its division, and expected tests fall by their number
-    over B·ln(B) where B grows by 1: B·ln(B) = ln(N)·e^-0.577·(a test's time, over jobs) / (a division's time).
+    over B·ln(B) where B grows by 1: B·ln(B) = ln(N)·e^-0.577·(a test's time, over jobs) / (a division's time). Where
+    there are fewer numbers than are looked at until one is prime, their number stands for half of ln(N).
     """
     test = _POWER_SECONDS * (bits / _POWER_BITS) ** _POWER_GROWTH / jobs
-    worth = bits * math.log(2) * math.exp(-_EULER) * test / (_DIVISION_SECONDS * max(1, bits / _POWER_BITS))
+    worth = (
+        2
+        * min(bits * math.log(2) / 2, count)
+        * math.exp(-_EULER)
+        * test
+        / (_DIVISION_SECONDS * max(1, bits / _POWER_BITS))
+    )
     limit = 1000.0
     for _ in range(20):
         limit = max(1000.0, worth / math.log(limit))
@@ -95,11 +102,13 @@ def first_prime(
     library = gmp()
     if library is None:
         raise PrimeError("to find a prime needs gmpy2: pip install 'etude[prime]'")
+    if first >= numbers.count:
+        return None
     jobs, began = jobs or cores(), time.monotonic()
     bits = numbers.at(numbers.count - 1).bit_length()
     if bits < 40:  # too small to sieve: it might itself be a prime of the sieve
         return next((i for i in range(first, numbers.count) if is_probable_prime(numbers.at(i))), None)
-    limit = sieve_limit(bits, jobs)
+    limit = sieve_limit(bits, jobs, numbers.count - first)
     base = library.mpz(numbers.at(first))
     candidates = [first + i for i in survivors(base, numbers.shift, numbers.count - first, limit)]
     expected = expected_tests(bits, limit)
