@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from etude.errors import EtudeError
 from etude.files import atomic_write
 
 from .options import JsonOption, SeedOption, print_json, say
+
+if TYPE_CHECKING:
+    from etude.prime.models import Rounded
 
 FileArgument = Annotated[
     Path, typer.Argument(help="A file with the number: decimal, or hexadecimal after 0x, or pack's JSON.")
@@ -112,12 +115,15 @@ def _register_pack(app: typer.Typer) -> None:
             if path.suffix not in (*_TEXT, *_PICTURES, ".json"):
                 known = ", ".join((*_TEXT, ".json", *_PICTURES))
                 raise typer.BadParameter(f"{path}: what to write is told by the name's end: {known}")
+        told: dict[str, Any] = {}
+        rounded = None
         if program is not None:
             content = _program(program, minify, check, given, seconds)
-            told: dict[str, Any] = {}
         else:
             assert model is not None
-            content, told = _model(model, corpus or [], within, seed, samples, temperature, quantized_model)
+            if quantized_model is not None and quantized_model.exists():
+                raise EtudeError(f"{quantized_model}: exists already; name a new folder, or take that one away")
+            content, rounded, told = _model(model, corpus or [], within, seed, samples, temperature)
         member = packing.gzip_member(content)
         say(f"compressed: {len(member):,} bytes")
         if any(path.suffix in _PICTURES for path in outputs):
@@ -147,6 +153,11 @@ def _register_pack(app: typer.Typer) -> None:
         }
         for path in outputs:
             _write(path, packed, hexadecimal, written)
+        if rounded is not None and quantized_model is not None:
+            from etude.prime.models import save_rounded
+
+            save_rounded(rounded, quantized_model, Path(model or "").resolve().name)
+            say(f"{quantized_model}: the rounded model; etude generate prints what the prime's program prints")
         if as_json:
             print_json({**written, "seconds": round(packed.seconds, 3), "files": [str(path) for path in outputs]})
         elif not outputs:
@@ -187,15 +198,12 @@ def _model(
     seed: int,
     samples: int,
     temperature: float,
-    quantized_model: Path | None,
-) -> tuple[bytes, dict[str, Any]]:
-    """The program that a model becomes, and what was measured of it."""
+) -> tuple[bytes, Rounded, dict[str, Any]]:
+    """The program that a model becomes, the rounded model, and what was measured of it."""
     from etude.prime import checking, models, packing
     from etude.prime.number import PrimeError
     from etude.prime.running import Limits
 
-    if quantized_model is not None and quantized_model.exists():
-        raise EtudeError(f"{quantized_model}: exists already; name a new folder, or take that one away")
     rounded = models.round_model(directory, within, corpus, say)
     before, after = rounded.loss
     on = "the corpus" if corpus else "the model's own texts"
@@ -215,14 +223,12 @@ def _model(
             f"{directory}: the program prints something else than the rounded model; choose another --seed"
         )
     say(f"the program prints the same {samples:,} samples as the rounded model")
-    if quantized_model is not None:
-        models.save_rounded(rounded, quantized_model, directory.resolve().name)
     told = {
         "loss": {"before": before, "after": after, "tokens": rounded.tokens, "on": on},
         "divergence": rounded.divergence,
         "bits_per_weight": rounded.bits,
     }
-    return content, told
+    return content, rounded, told
 
 
 def _check_code(digits: int) -> None:
