@@ -23,6 +23,7 @@ from . import (
     exporting,
     generate,
     importing,
+    prime,
     race,
     suggest,
     tokens,
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-VERBS = (compose, suggest, generate, explain, train, evaluate, tokens, importing, exporting, chart, race, bench)
+VERBS = (compose, suggest, generate, explain, train, evaluate, tokens, importing, exporting, chart, prime, race, bench)
 for module in VERBS:
     module.register(app)
 

@@ -2,18 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from etude.bench import decode, learning, micro, tokens
-from etude.bench import train as training
 from etude.bench.machine import corpus_file, machine
+from etude.engines.engine import check_engine
 
 from .options import JsonOption, print_json, say
 
-BENCHES = ("micro", "decode", "train", "tokens")
+_PLAYS = "shakespeare.txt"
+
+
+def _ablations(corpus: Path | None) -> list[dict[str, Any]]:
+    check_engine("tensor")
+    from etude.bench import ablations
+
+    return ablations.bench(corpus_file(corpus, _PLAYS), say)
+
+
+def _decode(corpus: Path | None) -> list[dict[str, Any]]:
+    from etude.bench import decode
+
+    return decode.bench(say)
+
+
+def _micro(corpus: Path | None) -> list[dict[str, Any]]:
+    from etude.bench import micro
+
+    return micro.bench(corpus_file(corpus), say)
+
+
+def _prime(corpus: Path | None) -> list[dict[str, Any]]:
+    from etude.bench import prime
+
+    return prime.bench(corpus, say)
+
+
+def _tokens(corpus: Path | None) -> list[dict[str, Any]]:
+    from etude.bench import tokens
+
+    return tokens.bench(corpus, say)
+
+
+def _train(corpus: Path | None) -> list[dict[str, Any]]:
+    from etude.bench import learning
+
+    return learning.bench(corpus_file(corpus, _PLAYS), say)
+
+
+BENCHES: dict[str, Callable[[Path | None], list[dict[str, Any]]]] = {
+    "micro": _micro,
+    "decode": _decode,
+    "train": _train,
+    "ablations": _ablations,
+    "tokens": _tokens,
+    "prime": _prime,
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -25,8 +72,10 @@ def register(app: typer.Typer) -> None:
         corpus: Annotated[
             Path | None,
             typer.Argument(
-                help="For micro a text file with a document a line, for train the plays, for tokens any text.",
-                show_default="names.txt or shakespeare.txt in this folder; for tokens 100 MB of made-up words",
+                help="For micro a text file with a document a line, for train and ablations the plays, for tokens any "
+                "text, for prime a number's file.",
+                show_default="names.txt or shakespeare.txt in this folder; for tokens 100 MB of made-up words, for "
+                "prime the smallest GPT",
             ),
         ] = None,
         gpu: Annotated[bool, typer.Option("--gpu", help="For train: GPT-2 124M on a GPU.")] = False,
@@ -42,31 +91,31 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"no bench {name!r}; known: {', '.join(BENCHES)}")
         if gpu and name != "train":
             raise typer.BadParameter("--gpu belongs to train")
-        if name == "decode":
-            rows = decode.bench(say)
-        elif name == "tokens":
-            rows = tokens.bench(corpus, say)
-        elif name == "micro":
-            rows = micro.bench(corpus_file(corpus), say)
-        elif gpu:
-            rows = training.bench(say)
+        if gpu:
+            from etude.bench import train as on_gpu
+
+            rows = on_gpu.bench(say)
         else:
-            rows = learning.bench(corpus_file(corpus, "shakespeare.txt"), say)
+            rows = BENCHES[name](corpus)
         if as_json:
             print_json({"bench": name, "machine": machine(), "rows": rows})
             return
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.table import Table
+        _show(name, rows)
 
-        table = Table(box=SIMPLE_HEAD, title=f"bench {name} on {machine()['processor']}")
-        table.add_column("subject", style="bold")
-        table.add_column("metric")
-        table.add_column("value", justify="right")
-        table.add_column("unit")
-        before = None
-        for row in rows:
-            subject = row["subject"] if row["subject"] != before else ""
-            table.add_row(subject, row["metric"], f"{row['value']:,.4g}", row["unit"])
-            before = row["subject"]
-        Console().print(table)
+
+def _show(name: str, rows: list[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, title=f"bench {name} on {machine()['processor']}")
+    table.add_column("subject", style="bold")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    before = None
+    for row in rows:
+        subject = row["subject"] if row["subject"] != before else ""
+        table.add_row(subject, row["metric"], f"{row['value']:,.4g}", row["unit"])
+        before = row["subject"]
+    Console().print(table)
