@@ -37,7 +37,9 @@ from .notes import (
     Raga,
     Tala,
     check_sa,
+    check_table,
     degrees_of,
+    find_raga,
     frequency,
     ranking,
 )
@@ -354,8 +356,7 @@ class Tag:
     """What a file's comment says of the song in it. A comment may be wrong: what it says is checked, not believed."""
 
     table: str
-    tempo: float
-    rests: int
+    raga: Raga
     digits: int
     whole: bool
 
@@ -364,10 +365,7 @@ def parse_tag(comment: str) -> Tag | None:
     """The tag in a file's comment, if there is one."""
     found = dict(re.findall(r"\b([a-z]+)=([-\w.]+)", comment)) if _TAG in comment else {}
     try:
-        tag = Tag(
-            found["table"], float(found["tempo"]), int(found["rests"]), int(found["digits"]), found["whole"] == "1"
-        )
-    except (KeyError, ValueError):
+        tag = Tag(check_table(found["table"]), find_raga(found["raga"]), int(found["digits"]), found["whole"] == "1")
+    except (KeyError, ValueError):  # a PrimeError is a ValueError
         return None
-    sound = sorted(tag.table) == list("0123456789") and MIN_TEMPO <= tag.tempo <= MAX_TEMPO and tag.digits > 0
-    return tag if sound else None
+    return tag
