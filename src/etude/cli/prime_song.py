@@ -16,6 +16,7 @@ from etude.prime.hearing import hear as listen
 from etude.prime.notation import write_score
 from etude.prime.notes import (
     DEFAULT_RAGA,
+    INTONATIONS,
     MAX_TEMPO,
     MIN_TEMPO,
     NOTES_A_MINUTE,
@@ -176,11 +177,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _intonation(text: str) -> Intonation:
-    if text == "equal":
-        return "equal"
-    if text == "just":
-        return "just"
-    raise typer.BadParameter(f"no intonation {text!r}; equal and just are known")
+    for known in INTONATIONS:
+        if text == known:
+            return known
+    raise typer.BadParameter(f"no intonation {text!r}; these are: {', '.join(INTONATIONS)}")
 
 
 def _check_output(path: Path) -> None:

@@ -1,6 +1,6 @@
 """From a song's sound, or its MIDI file, to the notes in it, without being told anything about it.
 
-    blocks -> loudness -> the beat -> a spectrum for each slot -> its pitch -> at most ten pitches -> a note for each slot
+    blocks -> loudness -> the beat -> a spectrum for each slot -> at most ten pitches -> a note for each slot
 
 Notes come out numbered from 0, lowest first; which digit each of them is, `recovery` finds out. A file is read twice,
 in blocks, and what is kept of each note is a spectrum of 312 numbers.
@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import mido
@@ -32,10 +33,12 @@ _LOWEST, _BINS, _PER_OCTAVE = 55.0, 312, 48  # the axis of a spectrum: Hz, bins,
 _CENTS = 1200 / _PER_OCTAVE
 _SILENT = 0.35  # of the usual loudness of a slot: below it is a rest
 _CLUSTER_CENTS = 62.0  # two notes are never closer
-_CONFIDENT = 0.02  # two candidates closer than this are a doubtful note
+_BEAT_SECONDS = 900  # from which the beat is found; it is followed to the end
+_NEARLY = 0.72  # what a beat explains of what the best one does: half of it misses a half
 
 _Floats = NDArray[np.float64]
 _Singles = NDArray[np.float32]
+_Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ def _loudness(sound: Sound) -> _Floats:
         else:
             left = samples
         if hops > limit:
-            raise PrimeError(f"{sound.path}: longer than {MAX_SONG_SECONDS:,.0f} seconds, which are listened to at most")
+            raise PrimeError(
+                f"{sound.path}: longer than {MAX_SONG_SECONDS:,.0f} seconds, which are listened to at most"
+            )
     energy = np.concatenate(energies) if energies else np.zeros(0)
     if len(energy) < _HOPS // 2:
         raise PrimeError(f"{sound.path}: shorter than half a second; too short to be a song")
@@ -126,13 +131,16 @@ def _loudness(sound: Sound) -> _Floats:
 
 
 def _rises(energy: _Floats) -> _Floats:
-    """How much louder it gets at each hop, in nepers: large where a note begins, since it ends in a short silence."""
+    """How much louder it gets at each hop, in nepers: much where a note begins, since each ends in a short silence.
+
+    No rise counts for more than one neper, or the few after rests would set the beat.
+    """
     smooth = np.convolve(energy, np.hanning(7)[1:-1] / 3, "same")
     usual = float(np.median(smooth[smooth > 0.01 * smooth.max()]))
     level = np.log(smooth + 0.003 * usual)
     rises = np.zeros(len(level))
     rises[2:-2] = level[4:] - level[:-4]
-    return np.maximum(rises, 0.0)
+    return np.clip(rises, 0.0, 1.0)
 
 
 def _beat(path: Path, energy: _Floats, tempo: float | None) -> _Beat:
@@ -141,7 +149,8 @@ def _beat(path: Path, energy: _Floats, tempo: float | None) -> _Beat:
     A train of onsets every T seconds has lines at 1/T, 2/T, 3/T ... in its spectrum, and nothing between. Half of it
     misses every other line, so of the beats that explain nearly as much as the best the fastest is the one.
     """
-    rises = _rises(energy)
+    everything = _rises(energy)
+    rises = everything[: _BEAT_SECONDS * _HOPS]
     size = 1 << (2 * len(rises) - 1).bit_length()
     lines = np.abs(np.fft.rfft(rises - rises.mean(), size)) ** 2
     step = _HOPS / size  # Hz a bin
@@ -152,9 +161,7 @@ def _beat(path: Path, energy: _Floats, tempo: float | None) -> _Beat:
     if low >= high:
         raise PrimeError(f"{path}: too short to be a song")
     width = max(1, round(0.5 / (len(rises) / _HOPS) / step))  # half the width of a line
-    # Energy of each line's neighbourhood, by differences of a running sum.
-    running = np.concatenate([[0.0], np.cumsum(lines)])
-    best: list[tuple[float, float]] = []
+    running = np.concatenate([[0.0], np.cumsum(lines)])  # its differences are the energy of a line's neighbourhood
     candidates = np.arange(low, high, 0.2 / (len(rises) / _HOPS) / 4)
     scores = np.zeros(len(candidates))
     for harmonic in range(1, int(40.0 / low) + 1):
@@ -166,10 +173,9 @@ def _beat(path: Path, energy: _Floats, tempo: float | None) -> _Beat:
     total = float(lines[int(low / step) : int(40.0 / step)].sum())
     if top <= 0.1 * total:
         raise PrimeError(f"{path}: no steady beat is heard, as a song of equally long notes has; say it by --tempo")
-    best = [(float(score), float(f)) for score, f in zip(scores, candidates, strict=True) if score > 0.72 * top]
-    fastest = max(f for _, f in best)
-    near = [(score, f) for score, f in best if f > 0.98 * fastest]
-    return _follow(rises, max(near)[1])
+    fastest = candidates[scores > _NEARLY * top].max()
+    near = candidates > 0.98 * fastest
+    return _follow(everything, float(candidates[near][np.argmax(scores[near])]))
 
 
 def _follow(rises: _Floats, rate: float) -> _Beat:
@@ -189,7 +195,7 @@ def _follow(rises: _Floats, rate: float) -> _Beat:
     # Fold everything on one period: the onset is where the folded rises are highest.
     turn = rises * np.exp(-2j * np.pi * rate * np.arange(len(rises)) / _HOPS)
     phasors = np.add.reduceat(turn, edges[:-1])
-    drift = np.unwrap(np.angle(phasors))
+    drift: _Floats = np.asarray(np.unwrap(np.angle(phasors)), np.float64)
     line = np.polyval(np.polyfit(middle, drift, 1, w=np.abs(phasors)), middle)
     strays = np.abs(drift - line)
     seconds = np.arange(len(rises)) / _HOPS
@@ -253,7 +259,8 @@ def _slots(sound: Sound, beat: _Beat) -> tuple[_Singles, _Singles]:
 def _pieces(sound: Sound, beat: _Beat, frames: int) -> Iterator[tuple[int, _Singles]]:
     """The inner part of each slot, at most `frames` samples, as the file is read once through."""
     blocks = sound.blocks()
-    buffer, origin, ended = np.zeros(0, np.float32), 0, False
+    buffer: _Singles = np.zeros(0, np.float32)
+    origin, ended = 0, False
     for start, end in zip(beat.starts[:-1], beat.starts[1:], strict=True):
         begin = round((start + 0.1 * (end - start)) * sound.rate)
         while origin + len(buffer) < begin + frames and not ended:
@@ -290,7 +297,7 @@ def _sounding(path: Path, levels: _Singles) -> NDArray[np.bool_]:
 # ---------------------------------------------------------------------------------------------- pitches
 
 
-def _name(path: Path, spectra: _Singles) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], list[float]]:
+def _name(path: Path, spectra: _Singles) -> tuple[_Integers, _Integers, _Singles, list[float]]:
     """For each note its number, what else it may be, and by how much less; and the pitches, lowest first."""
     clean = _whitened(spectra)
     coarse = _pitch_bins(clean)
@@ -402,7 +409,7 @@ def _hear_midi(path: Path) -> Heard:
     if not 4 <= len(notes) <= 2 * MAX_DIGITS:
         raise PrimeError(f"{path}: {len(notes)} notes; not a song of a number")
     notes.sort(key=lambda note: note[0])
-    if any(before[0] == after[0] for before, after in zip(notes, notes[1:], strict=False)):
+    if any(before[0] == after[0] for before, after in pairwise(notes)):
         raise PrimeError(f"{path}: two notes begin at once; a song of a number has one voice")
     keys = sorted({round(key + bend, 1) for _, key, bend in notes})
     if not 2 <= len(keys) <= 10:
@@ -423,4 +430,4 @@ def _hear_midi(path: Path) -> Heard:
 
 def doubtful(heard: Heard, count: int) -> Sequence[int]:
     """The places of the `count` notes that were heard least surely, least sure first."""
-    return np.argsort(heard.margins, kind="stable")[:count].tolist()
+    return [int(place) for place in np.argsort(heard.margins, kind="stable")[:count]]

@@ -20,13 +20,14 @@ NOTES_A_MINUTE = 240.0  # a quarter of a second each
 MIN_TEMPO, MAX_TEMPO = 20.0, 900.0  # notes a minute
 
 Intonation = Literal["equal", "just"]
+INTONATIONS: tuple[Intonation, ...] = ("equal", "just")
 
 SWARAS = ("Sa", "komal Re", "Re", "komal Ga", "Ga", "Ma", "tivra Ma", "Pa", "komal Dha", "Dha", "komal Ni", "Ni")
 # One letter each: of the two forms of a swara the capital is the higher, so m is Ma and M its tivra (sharp) form.
 LETTERS = ("S", "r", "R", "g", "G", "m", "M", "P", "d", "D", "n", "N")
 
-# What each semitone above Sa is in just intonation: the ratios of small primes that tanpura and harmonium makers tune by
-# ear. There is no one canon; these are the common five-limit ones (Helmholtz, On the Sensations of Tone, appendix XX).
+# What each semitone above Sa is in just intonation. There is no one canon; these are the common ratios of the primes up
+# to five (Helmholtz, On the Sensations of Tone, appendix XX).
 JUST = (
     (1, 1),
     (16, 15),
@@ -61,9 +62,9 @@ class Raga:
         return tuple(swara(degree) for degree in self.degrees)
 
 
-# Scales and important notes (vadi and samvadi: the two that a raga dwells on, which here get the commonest digits after
-# Sa) follow V. N. Bhatkhande, Hindustani Sangeet Paddhati (1909-1932). A raga is more than a scale: how it climbs, falls
-# and ornaments cannot be kept by digits, and these are its ten notes only.
+# Scales and the notes that a raga dwells on (vadi and samvadi, which here get the commonest digits after Sa) follow
+# V. N. Bhatkhande, Hindustani Sangeet Paddhati (1909-1932). A raga is more than a scale: how it climbs, falls and
+# ornaments cannot be kept by digits, and these are its ten notes only.
 RAGAS: dict[str, Raga] = {
     raga.name: raga
     for raga in (
@@ -113,9 +114,7 @@ def _tala(name: str, theka: str, marks: str) -> Tala:
 TALAS: dict[str, Tala] = {
     tala.name: tala
     for tala in (
-        _tala(
-            "teental", "Dha Dhin Dhin Dha | Dha Dhin Dhin Dha | Dha Tin Tin Ta | Ta Dhin Dhin Dha", "X 2 0 3"
-        ),
+        _tala("teental", "Dha Dhin Dhin Dha | Dha Dhin Dhin Dha | Dha Tin Tin Ta | Ta Dhin Dhin Dha", "X 2 0 3"),
         _tala("ektal", "Dhin Dhin | Dha-Ge Ti-Ra-Ki-Ta | Tun Na | Ka Ta | Dha-Ge Ti-Ra-Ki-Ta | Dhin Na", "X 0 2 0 3 4"),
         _tala("jhaptal", "Dhin Na | Dhin Dhin Na | Tin Na | Dhin Dhin Na", "X 2 0 3"),
         _tala("keherwa", "Dha Ge Na Ti | Na Ke Dhin Na", "X 0"),

@@ -86,9 +86,7 @@ def _parity(message: list[int]) -> list[int]:
     remainder = [0] * PARITY
     for symbol in message:
         factor = symbol ^ remainder[0]
-        remainder = [
-            a ^ _times(factor, b) for a, b in zip([*remainder[1:], 0], generator[1:], strict=True)
-        ]
+        remainder = [a ^ _times(factor, b) for a, b in zip([*remainder[1:], 0], generator[1:], strict=True)]
     return remainder
 
 
@@ -141,9 +139,7 @@ def _locator(syndromes: list[int]) -> list[int]:
         factor = _over(discrepancy, before)
         change = [0] * gap + [_times(factor, value) for value in previous]
         size = max(len(current), len(change))
-        updated = [
-            (current[i] if i < len(current) else 0) ^ (change[i] if i < len(change) else 0) for i in range(size)
-        ]
+        updated = [(current[i] if i < len(current) else 0) ^ (change[i] if i < len(change) else 0) for i in range(size)]
         if 2 * length <= step:
             length, previous, before, gap = step + 1 - length, current, discrepancy, 1
         else:

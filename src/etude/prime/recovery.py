@@ -10,20 +10,21 @@ the number composite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations, islice, permutations
-from math import gcd, log10
+from math import gcd, log2, log10
 
 from .hearing import Heard, doubtful
-from .intro import INTRO_NOTES, scale_of, unframed
-from .notes import Raga
+from .intro import scale_of, unframed
+from .notes import DEFAULT_RAGA, INTONATIONS, RAGAS, Raga, frequency
 from .number import Payload, PrimeError, decimal, decode, parse
 from .primality import is_probable_prime
 
-# How a gzip file begins: always with the first of these; the second where no time is written, as from `etude prime pack`.
-_GZIP = bytes.fromhex("1f8b08")
+_GZIP = bytes.fromhex("1f8b08")  # how every gzip file begins
+# First as `etude prime pack` writes it, without name and time; then without a name; then any.
 _BEGINNINGS = (_GZIP + bytes(5), _GZIP + bytes(1), _GZIP)
 _MAX_TABLES = 5040  # ways to give what is left of ten digits that are tried
 _DOUBTS = 12  # the notes heard least surely, of which any may be wrong at once
@@ -68,8 +69,9 @@ def recover(heard: Heard, table: str | None = None, raga: Raga | None = None) ->
             best = found
     if best is None:
         raise PrimeError(
-            "nothing tells which note is which digit: no intro, no comment in the file, and the notes do not begin as a "
-            "number with a program in it does, or too many are wrong; if you know the digits' order, say it by --table"
+            "nothing tells which note is which digit: no intro, no comment in the file, and the notes do not begin as "
+            "a number with a program in it does, or too many are wrong; if you know the digits' order, give --table"
+            + _miscounted(heard)
         )
     return best
 
@@ -77,36 +79,27 @@ def recover(heard: Heard, table: str | None = None, raga: Raga | None = None) ->
 def names_of(heard: Heard, table: str, raga: Raga) -> dict[int, str] | None:
     """The digit of each note, by the ten digits in the order of a raga's ranks; None where the pitches do not fit.
 
-    Sa may be any pitch: it is where most notes are within 40 cents of one of the raga's.
+    Sa may be any pitch: it is where most notes are within 40 cents of one of the raga's, tuned equally or justly.
     """
-    from .notes import JUST
-
-    def cents(degree: int) -> tuple[float, float]:
-        numerator, denominator = JUST[degree % 12]
-        return 100.0 * degree, 1200 * (degree // 12 + _log2(numerator / denominator))
-
-    wanted = {digit: cents(degree) for digit, degree in zip(table, raga.degrees, strict=True)}
-    heights = [1200 * _log2(pitch) for pitch in heard.pitches]
+    heights = [1200 * log2(pitch) for pitch in heard.pitches]
+    wanted = {
+        digit: [1200 * log2(frequency(degree, 1.0, intonation)) for intonation in INTONATIONS]
+        for digit, degree in zip(table, raga.degrees, strict=True)
+    }
     best: dict[int, str] = {}
-    error = float("inf")
-    for height in heights:
-        for equal, _ in wanted.values():
-            sa = height - equal
-            found: dict[int, str] = {}
-            strays = 0.0
-            for number, at in enumerate(heights):
-                digit = min(wanted, key=lambda digit: min(abs(at - sa - place) for place in wanted[digit]))
-                stray = min(abs(at - sa - place) for place in wanted[digit])
-                if stray < 40 and digit not in found.values():
-                    found[number] = digit
-                    strays += stray
-            if (len(found), -strays) > (len(best), -error):
-                best, error = found, strays
+    least = 0.0
+    for keynote in {height - places[0] for height in heights for places in wanted.values()}:
+        found: dict[int, str] = {}
+        total = 0.0
+        for number, height in enumerate(heights):
+            strays = {digit: min(abs(height - keynote - place) for place in wanted[digit]) for digit in wanted}
+            digit = min(strays, key=strays.__getitem__)
+            if strays[digit] < 40 and digit not in found.values():
+                found[number] = digit
+                total += strays[digit]
+        if (len(found), -total) > (len(best), -least):
+            best, least = found, total
     return best if len(best) == len(heights) else None
-
-
-def _log2(value: float) -> float:
-    return log10(value) / log10(2)
 
 
 # ---------------------------------------------------------------------------------------------- which digit is which
@@ -114,8 +107,6 @@ def _log2(value: float) -> float:
 
 def _tables(heard: Heard, table: str | None, raga: Raga | None) -> Iterator[tuple[str, dict[int, str]]]:
     """Ways to read the notes, the most trustworthy first."""
-    from .notes import DEFAULT_RAGA, RAGAS
-
     if table is not None:
         given = names_of(heard, table, raga or (heard.tag.raga if heard.tag else RAGAS[DEFAULT_RAGA]))
         if given is None:
@@ -220,7 +211,7 @@ def _with_intro(heard: Heard, scale: dict[int, str]) -> Recovered:
     framed = unframed(sung)
     if framed is None:
         raise PrimeError(
-            f"{len(sung):,} notes with an intro, of which too many were heard wrongly for the parity notes to put right; "
+            f"{len(sung):,} notes with an intro, of which more were heard wrongly than the parity notes can put right; "
             "try a better recording"
         )
     number = parse(framed.digits)
@@ -235,14 +226,14 @@ def _mend_member(digits: str, second: str, heard: Heard) -> int | None:
     """
     number = parse(digits)
     places = doubtful(heard, _DOUBTS)
-    changes = [(int(second[at]) - int(digits[at])) * 10 ** (len(digits) - 1 - at) for at in places]
+    changes = [(int(second[at]) - int(digits[at])) * int(10 ** (len(digits) - 1 - at)) for at in places]
     for count in range(1, len(changes) + 1):
         for chosen in combinations(changes, count):
             if _opened(number + sum(chosen)) is not None:
                 return number + sum(chosen)
     order = doubtful(heard, len(digits))
     for at in order[: _MAX_TRIALS // 9]:
-        power = 10 ** (len(digits) - 1 - at)
+        power = int(10 ** (len(digits) - 1 - at))
         for other in range(10):
             changed = number + (other - int(digits[at])) * power
             if changed != number and _opened(changed) is not None:
@@ -257,7 +248,7 @@ def _mend_tail(number: int, payload: Payload, heard: Heard) -> int | None:
     places = [at for at in doubtful(heard, len(digits)) if at >= len(digits) - length]
     tests = 0
     for at in places:
-        power = 10 ** (len(digits) - 1 - at)
+        power = int(10 ** (len(digits) - 1 - at))
         for other in range(10):
             changed = number + (other - int(digits[at])) * power
             if changed == number or gcd(changed, _SMALL_PRIMES) != 1:
@@ -272,6 +263,13 @@ def _mend_tail(number: int, payload: Payload, heard: Heard) -> int | None:
 
 def _spelt(notes: Iterable[int], names: dict[int, str]) -> str:
     return "".join(names[note] for note in notes)
+
+
+def _miscounted(heard: Heard) -> str:
+    """What to add to a complaint where the file says how many digits it has, and there are not so many."""
+    if heard.tag is None or heard.tag.digits == len(heard.notes):
+        return ""
+    return f" (its file says {heard.tag.digits:,} digits, and {len(heard.notes):,} notes are heard)"
 
 
 def _differences(a: str, b: str) -> int:
@@ -290,8 +288,6 @@ def _opened(number: int) -> Payload | None:
 
 def _unpacked(number: int) -> int:
     """How many bytes of the number are unpacked before an error is met."""
-    import zlib
-
     content = number.to_bytes((number.bit_length() + 7) // 8, "big")
     reader = zlib.decompressobj(zlib.MAX_WBITS | 16)
     for at in range(0, len(content), 8):

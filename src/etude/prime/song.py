@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
@@ -175,7 +174,9 @@ def read_sample(path: Path, pitch: float | None = None) -> Sample:
     """
     sound = open_sound(path)
     if sound.seconds > MAX_SAMPLE_SECONDS:
-        raise PrimeError(f"{path}: {sound.seconds:,.0f} seconds; a sample is one note of {MAX_SAMPLE_SECONDS:g} at most")
+        raise PrimeError(
+            f"{path}: {sound.seconds:,.0f} seconds; a sample is one note of {MAX_SAMPLE_SECONDS:g} at most"
+        )
     blocks, frames = [], 0
     for block in sound.blocks():
         blocks.append(block)
@@ -251,7 +252,9 @@ def _blocks(song: Song, notes: dict[int, _Audio], drone: _Audio | None) -> Itera
 def _fade(song: Song, start: int, frames: int) -> _Audio:
     """The loudness of what plays all through: in over half a second, out over the tail."""
     place = np.arange(start, start + frames, dtype=np.float32)
-    return np.clip(np.minimum(place / (RATE / 2), (song.frames - 1 - place) / (TAIL_SECONDS * RATE)), 0, 1)
+    rising, falling = place / (RATE / 2), (song.frames - 1 - place) / (TAIL_SECONDS * RATE)
+    loudness: _Audio = np.clip(np.minimum(rising, falling), 0, 1).astype(np.float32)
+    return loudness
 
 
 def _strokes(tala: Tala, sa: float, first: int, count: int, size: int, frames: int) -> _Audio:
@@ -277,8 +280,8 @@ _HANDS = {"Dha": ("Na", "Ge"), "Dhin": ("Tin", "Ge"), "Ta": ("Na",), "Ra": ("Ti"
 def write_midi(song: Song, path: Path) -> None:
     """Write a type 1 file: the melody on a reed organ, and drone and drum where the song has them.
 
-    A digit is a sixteenth note. What a pitch is above or below the piano's key is a pitch bend, so just intonation and a
-    Sa of any height sound as they should. The same song gives the same bytes.
+    A digit is a sixteenth note. What a pitch is above or below the piano's key is a pitch bend, so just intonation and
+    a Sa of any height sound as they should. The same song gives the same bytes.
     """
     step = MIDI_TICKS // 4
     slots = song.slots
@@ -287,7 +290,7 @@ def write_midi(song: Song, path: Path) -> None:
         [
             mido.MetaMessage("track_name", name=MIDI_NAME),
             mido.MetaMessage("text", text=song.tag),
-            mido.MetaMessage("set_tempo", tempo=round(Fraction(240_000_000) / Fraction(song.tempo).limit_denominator())),
+            mido.MetaMessage("set_tempo", tempo=round(240_000_000 / song.tempo)),
         ]
     )
     melody = mido.MidiTrack([mido.MetaMessage("track_name", name="Melody")])

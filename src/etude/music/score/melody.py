@@ -161,14 +161,14 @@ def _notes(sheet: Sheet, notes: Sequence[Written | None], begin: float, width: f
             x = group[0][0] + side
             for flag in (0, 1):
                 at = tip + inward * flag * 0.85 * _SPACE
-                curve = f"q{0.9 * _SPACE:.1f} {inward * 0.6 * _SPACE:.1f} {0.6 * _SPACE:.1f} {inward * 1.9 * _SPACE:.1f}"
-                stems.append(f"M{x:.1f} {at:.1f}{curve}")
+                wide, tall = 0.6 * _SPACE, inward * _SPACE
+                stems.append(f"M{x:.1f} {at:.1f}q{1.5 * wide:.1f} {0.6 * tall:.1f} {wide:.1f} {1.9 * tall:.1f}")
         else:
             left, right = group[0][0] + side - 0.4, group[-1][0] + side + 0.4
             for flag in (0, 1):
                 at = tip + inward * flag * 0.75 * _SPACE
-                fall, thick = slope * (right - left), inward * 0.48 * _SPACE
-                beams.append(f"M{left:.1f} {at:.1f}l{right - left:.1f} {fall:.1f}v{thick:.1f}l{left - right:.1f} {-fall:.1f}z")
+                across, fall, thick = right - left, slope * (right - left), inward * 0.48 * _SPACE
+                beams.append(f"M{left:.1f} {at:.1f}l{across:.1f} {fall:.1f}v{thick:.1f}l{-across:.1f} {-fall:.1f}z")
     if ledgers:
         yield f'<path d="{"".join(ledgers)}" stroke="{_INK}" stroke-width=".9"/>'
     if stems:
@@ -208,7 +208,7 @@ def _letters(sheet: Sheet, notes: Sequence[Written | None], begin: float, width:
     marks = len(sheet.groups)
     for index, (start, _) in enumerate(_grouped(sheet.groups, len(notes))):
         if sheet.marks[index % marks]:
-            yield _text(places[start], base + 25, sheet.marks[index % marks], 8, "middle", _PALE)
+            yield _text(places[start], base + 25, sheet.marks[index % marks], 8, "middle", style="italic")
     labels = "".join("\u00b7" if note is None else note.label for note in notes)
     yield (
         f'<text x="{across}" y="{base + 15:.1f}" font-size="8.5" text-anchor="middle" fill="{_PALE}" '
@@ -263,6 +263,11 @@ def _line(width: float) -> str:
     return f'fill="none" stroke="{_INK}" stroke-width="{width}" stroke-linecap="round" stroke-linejoin="round"'
 
 
+def _disc(x: float, y: float, radius: float) -> str:
+    """A filled circle as a path."""
+    return f"M{x - radius:.2f} {y:.2f}" + "".join(f"a{radius} {radius} 0 1 0 {side * radius} 0" for side in (2, -2))
+
+
 _FLAT = ("M-.32 -1.75V.62C.1 .3 .42 0 .42 -.28C.42 -.62 -.05 -.66 -.32 -.3", _line(0.14))
 _BOWL = ("M-.32 .62C.1 .3 .5 .02 .5 -.3C.48 -.66 .2 -.62 .02 -.5C.36 -.44 .2 0 -.32 .4z", "")
 _DEFINITIONS = "".join(
@@ -284,19 +289,20 @@ _DEFINITIONS = "".join(
             "rest",
             ("M.5 -.75L.02 1.6", _line(0.12)),
             ("M.48 -.7C.3 -.42 0 -.4 -.22 -.52M.28 .3C.1 .58 -.2 .6 -.42 .48", _line(0.14)),
-            ("M-.24 -.62m-.2 0a.2 .2 0 1 0 .4 0a.2 .2 0 1 0 -.4 0M-.44 .38m-.2 0a.2 .2 0 1 0 .4 0a.2 .2 0 1 0 -.4 0", ""),
+            (_disc(-0.24, -0.62, 0.2) + _disc(-0.44, 0.38, 0.2), ""),
         ),
         _drawn(
             "clef",
             (
                 "M.12 .42C-.5 .2 -.42 -.74 .3 -.8C1.3 -.86 1.42 .95 .12 1C-1.5 1.02 -1.75 -.7 -.62 -1.8"
-                "C.1 -2.5 .72 -3 .62 -3.9C.54 -4.72 -.1 -4.45 -.06 -3.4C0 -2.4 .38 -.3 .56 1.5C.66 2.5 -.2 2.7 -.55 2.2",
+                "C.1 -2.5 .72 -3 .62 -3.9C.54 -4.72 -.1 -4.45 -.06 -3.4"
+                "C0 -2.4 .38 -.3 .56 1.5C.66 2.5 -.2 2.7 -.55 2.2",
                 _line(0.17),
             ),
             ("M.3 -.8C1.3 -.86 1.42 .95 .12 1C1.02 .8 .98 -.55 .3 -.62z", ""),
             ("M.12 1C-1.5 1.02 -1.75 -.7 -.62 -1.8C-1.4 -.7 -1.2 .78 .12 1z", ""),
             ("M-.62 -1.8C.1 -2.5 .72 -3 .62 -3.9C.52 -3.2 .06 -2.72 -.56 -2z", ""),
-            ("M-.3 2.05m-.34 0a.34 .34 0 1 0 .68 0a.34 .34 0 1 0 -.68 0", ""),
+            (_disc(-0.3, 2.05, 0.34), ""),
         ),
     )
 )

@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -165,18 +166,30 @@ def _open_wav(path: Path, file: BinaryIO) -> Sound | None:
 
 
 def _floats(content: bytes, kind: str, bits: int, channels: int) -> _Audio:
-    raw = np.frombuffer(content, kind)
+    raw: NDArray[Any] = np.frombuffer(content, kind)
     if bits == 24:  # three bytes each: put them on top of a 32-bit number
         wide = np.zeros((len(raw) // 3, 4), np.uint8)
         wide[:, 1:] = raw.reshape(-1, 3)
         raw = wide.view("<i4").ravel()
+    samples: NDArray[Any]
     if kind == "<f4":
-        samples = np.nan_to_num(raw.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        samples = _finite(raw)
     elif bits == 8:
         samples = (raw.astype(np.float32) - 128) / 128
     else:
         samples = raw.astype(np.float32) / np.float32(2 ** (15 if bits == 16 else 31))
-    return samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
+    return _mono(samples.reshape(-1, channels))
+
+
+def _mono(samples: NDArray[Any]) -> _Audio:
+    """The mean of the channels of [n, channels]."""
+    mean: _Audio = samples.mean(axis=1, dtype=np.float32)
+    return mean
+
+
+def _finite(samples: NDArray[Any]) -> _Audio:
+    """Samples of which none is infinite or no number, and none absurdly loud."""
+    return np.clip(np.nan_to_num(samples.astype(np.float32)), -100, 100)
 
 
 def _riff_comment(content: bytes) -> str:
@@ -200,11 +213,9 @@ def _check_form(path: Path, channels: int, rate: int) -> None:
 
 def _soundfile(what: str) -> ModuleType:
     try:
-        import soundfile
+        return import_module("soundfile")
     except (ImportError, OSError):  # OSError: the package is there and its C library is not
         raise EtudeError(f"{what} needs soundfile: pip install 'etude[audio]' (.wav needs nothing)") from None
-    module: ModuleType = soundfile
-    return module
 
 
 def _open_other(path: Path) -> Sound:
@@ -221,7 +232,7 @@ def _open_other(path: Path) -> Sound:
         try:
             with library.SoundFile(str(path)) as file:
                 while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                    yield np.nan_to_num(block.mean(axis=1, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+                    yield _mono(_finite(block))
         except (library.LibsndfileError, RuntimeError) as error:
             raise EtudeError(f"{path}: damaged ({_reason(error)})") from error
 
