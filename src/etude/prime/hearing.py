@@ -411,12 +411,12 @@ def _hear_midi(path: Path) -> Heard:
     notes.sort(key=lambda note: note[0])
     if any(before[0] == after[0] for before, after in pairwise(notes)):
         raise PrimeError(f"{path}: two notes begin at once; a song of a number has one voice")
-    keys = sorted({round(key + bend, 1) for _, key, bend in notes})
+    keys = sorted({round(key + bend, 2) for _, key, bend in notes})
     if not 2 <= len(keys) <= 10:
         raise PrimeError(f"{path}: {len(keys)} different notes; a song of a number has at most ten")
     gaps = np.diff([tick for tick, _, _ in notes])
     step = float(np.median(gaps))
-    numbers = tuple(keys.index(round(key + bend, 1)) for _, key, bend in notes)
+    numbers = tuple(keys.index(round(key + bend, 2)) for _, key, bend in notes)
     return Heard(
         numbers,
         tuple(440.0 * 2 ** ((key - 69) / 12) for key in keys),

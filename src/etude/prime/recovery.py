@@ -26,6 +26,7 @@ from .primality import is_probable_prime
 _GZIP = bytes.fromhex("1f8b08")  # how every gzip file begins
 # First as `etude prime pack` writes it, without name and time; then without a name; then any.
 _BEGINNINGS = (_GZIP + bytes(5), _GZIP + bytes(1), _GZIP)
+_LIKELIEST = 6  # of the ways to read the notes, in which wrong ones are looked for
 _MAX_TABLES = 5040  # ways to give what is left of ten digits that are tried
 _DOUBTS = 12  # the notes heard least surely, of which any may be wrong at once
 _MAX_TRIALS = 50_000  # numbers with one digit changed that are opened
@@ -61,9 +62,11 @@ def recover(heard: Heard, table: str | None = None, raga: Raga | None = None) ->
     if heard.tag is not None and not heard.tag.whole:
         raise PrimeError("a shortened song, as its file says: the rest of the number was not sung")
     best: Recovered | None = None
-    for source, names in _tables(heard, table, raga):
-        found = _recovered(heard, names, source)
-        if found.prime and (found.payload is not None or source != "number"):
+    for order, (source, names) in enumerate(_tables(heard, table, raga)):
+        found = _recovered(heard, names, source, thorough=order < 2 or len(heard.notes) < 400)
+        if source == "number" and found.payload is None:
+            continue  # a guess that nothing bears out
+        if found.prime:
             return found
         if best is None or (found.payload is not None) > (best.payload is not None):
             best = found
@@ -125,28 +128,29 @@ def _tables(heard: Heard, table: str | None, raga: Raga | None) -> Iterator[tupl
 def _by_beginning(heard: Heard) -> Iterable[dict[int, str]]:
     """The readings under which the number begins as a gzip file does: the likeliest few, best first.
 
-    Where a reading opens the program it is the only one. Else those that can be unpacked the furthest come first.
+    Where a reading opens the program it is the only one. Else those come first that make sense of a longer beginning,
+    then those without a wrong note in it, then those that can be unpacked the furthest.
     """
-    reach: list[tuple[int, dict[int, str]]] = []
+    found: list[tuple[tuple[int, int], dict[int, str]]] = []
     tried: set[tuple[str, ...]] = set()
-    for beginning in _BEGINNINGS:
-        for names in islice(_readings(heard.notes, len(heard.pitches), beginning), _MAX_TABLES):
+    for length, beginning in enumerate(_BEGINNINGS):
+        for exact, names in islice(_readings(heard.notes, len(heard.pitches), beginning), _MAX_TABLES):
             key = tuple(names[number] for number in range(len(heard.pitches)))
             if key in tried:
                 continue
             tried.add(key)
-            number = parse(_spelt(heard.notes, names))
+            number = parse(_begun(_spelt(heard.notes, names)))
             if _opened(number) is not None:
                 return [names]
-            reach.append((_unpacked(number), names))
-    reach.sort(key=lambda each: -each[0])
-    return [names for _, names in reach[:3]]
+            found.append(((2 * length + (not exact), -_unpacked(number)), names))
+    found.sort(key=lambda each: each[0])
+    return [names for _, names in found[:_LIKELIEST]]
 
 
-def _readings(notes: tuple[int, ...], pitches: int, beginning: bytes) -> Iterator[dict[int, str]]:
+def _readings(notes: tuple[int, ...], pitches: int, beginning: bytes) -> Iterator[tuple[bool, dict[int, str]]]:
     """Digits for the notes under which a number of so many digits begins with these bytes.
 
-    First all notes are believed, then all but one of those that are read so, each in turn.
+    First all notes are believed (True), then all but one of those that are read so, each in turn (False).
     """
     known = first_digits(beginning, len(notes))
     for wrong in (None, *range(len(known))) if len(known) > 12 else (None,):
@@ -165,7 +169,7 @@ def _readings(notes: tuple[int, ...], pitches: int, beginning: bytes) -> Iterato
         left = [digit for digit in "0123456789" if digit not in names.values()]
         unnamed = [number for number in range(pitches) if number not in names]
         for choice in permutations(left, len(unnamed)):
-            yield names | dict(zip(unnamed, choice, strict=True))
+            yield wrong is None, names | dict(zip(unnamed, choice, strict=True))
 
 
 def first_digits(beginning: bytes, digits: int) -> str:
@@ -187,13 +191,13 @@ def first_digits(beginning: bytes, digits: int) -> str:
 # ---------------------------------------------------------------------------------------------- which notes are wrong
 
 
-def _recovered(heard: Heard, names: dict[int, str], source: str) -> Recovered:
-    digits = _spelt(heard.notes, names)
+def _recovered(heard: Heard, names: dict[int, str], source: str, thorough: bool) -> Recovered:
+    spelt = _spelt(heard.notes, names)
+    digits = _begun(spelt)
     number = parse(digits)
     payload = _opened(number)
-    if payload is None and _begins_as_gzip(number):
-        second = _spelt(heard.second, names)
-        repaired = _mend_member(digits, second, heard)
+    if payload is None and first_digits(_GZIP, len(digits)):
+        repaired = _mend_member(digits, _spelt(heard.second, names), heard, thorough)
         if repaired is not None:
             number, payload = repaired, _opened(repaired)
     prime = is_probable_prime(number, 0)
@@ -202,7 +206,7 @@ def _recovered(heard: Heard, names: dict[int, str], source: str) -> Recovered:
         if repaired is not None:
             number, prime, payload = repaired, True, _opened(repaired)
     said = decimal(number).zfill(len(digits))
-    return Recovered(number, said, source, _differences(digits, said), prime, payload)
+    return Recovered(number, said, source, _differences(spelt, said), prime, payload)
 
 
 def _with_intro(heard: Heard, scale: dict[int, str]) -> Recovered:
@@ -218,11 +222,11 @@ def _with_intro(heard: Heard, scale: dict[int, str]) -> Recovered:
     return Recovered(number, framed.digits, "intro", framed.mended, is_probable_prime(number, 0), _opened(number))
 
 
-def _mend_member(digits: str, second: str, heard: Heard) -> int | None:
+def _mend_member(digits: str, second: str, heard: Heard, thorough: bool) -> int | None:
     """The number with a program in it that these digits are when a few of them are wrong; None if none is found.
 
-    First any of the notes heard least surely become what else they may be; then each digit by itself becomes each
-    other. The program's checksum decides: one number in four thousand million passes by chance.
+    First any of the notes heard least surely become what else they may be; then, if `thorough`, each digit by itself
+    becomes each other. The program's checksum decides: one number in four thousand million passes by chance.
     """
     number = parse(digits)
     places = doubtful(heard, _DOUBTS)
@@ -231,7 +235,7 @@ def _mend_member(digits: str, second: str, heard: Heard) -> int | None:
         for chosen in combinations(changes, count):
             if _opened(number + sum(chosen)) is not None:
                 return number + sum(chosen)
-    order = doubtful(heard, len(digits))
+    order = doubtful(heard, len(digits)) if thorough else []
     for at in order[: _MAX_TRIALS // 9]:
         power = int(10 ** (len(digits) - 1 - at))
         for other in range(10):
@@ -276,8 +280,11 @@ def _differences(a: str, b: str) -> int:
     return sum(x != y for x, y in zip(a, b, strict=True))
 
 
-def _begins_as_gzip(number: int) -> bool:
-    return number >> max(0, -(-number.bit_length() // 8) * 8 - 24) == int.from_bytes(_GZIP, "big")
+def _begun(digits: str) -> str:
+    """The digits, with a wrong note or two put right at the beginning, which is known."""
+    known = first_digits(_BEGINNINGS[0], len(digits))
+    wrong = _differences(known, digits[: len(known)])
+    return known + digits[len(known) :] if len(known) > 12 and wrong <= 2 else digits
 
 
 def _opened(number: int) -> Payload | None:

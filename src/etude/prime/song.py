@@ -162,7 +162,9 @@ class Sample:
     """A recording of one note, to sing with."""
 
     audio: _Audio
-    """mono, at `RATE`, from the beginning of the note on"""
+    """mono, from the beginning of the note on"""
+    rate: int
+    """frames a second"""
     pitch: float
     """Hz"""
 
@@ -184,9 +186,7 @@ def read_sample(path: Path, pitch: float | None = None) -> Sample:
         if frames > 1.05 * MAX_SAMPLE_SECONDS * sound.rate:
             raise PrimeError(f"{path}: longer than its header says; a sample is one note")
     audio = trimmed(np.concatenate(blocks) if blocks else np.zeros(0, np.float32))
-    if sound.rate != RATE:
-        audio = shifted(audio, sound.rate / RATE, int((len(audio) - 1) * RATE / sound.rate))
-    return Sample(audio, pitch or pitch_of(audio))
+    return Sample(audio, sound.rate, pitch or pitch_of(audio, sound.rate))
 
 
 def write_audio(song: Song, path: Path, sample: Sample | None = None) -> None:
@@ -210,7 +210,10 @@ def _notes(song: Song, sample: Sample | None) -> dict[int, _Audio]:
     notes = {}
     for degree in sorted({slot for slot in song.slots if slot is not None}):
         pitch = frequency(degree, song.sa, song.intonation)
-        tone = reed(pitch, frames) if sample is None else shifted(sample.audio, pitch / sample.pitch, frames)
+        if sample is None:
+            tone = reed(pitch, frames)
+        else:
+            tone = shifted(sample.audio, pitch / sample.pitch * sample.rate / RATE, frames)
         notes[degree] = tone * fade * fade[::-1]
     return notes
 

@@ -37,21 +37,26 @@ def tanpura(sa: float, first: int, frames: int) -> _Audio:
     loop = np.zeros(frames)
     for string, pitch in enumerate((low * 2 ** (first / 12), sa * 2 ** (-1 / 1200), sa * 2 ** (1 / 1200), low)):
         sounding = _string(pitch)
-        place = (string * frames // 4 + np.arange(len(sounding))) % frames
-        np.add.at(loop, place, sounding)
+        at = string * frames // 4
+        for start in range(0, len(sounding), frames):  # round and round
+            turn = np.pad(sounding[start : start + frames], (0, max(0, start + frames - len(sounding))))
+            loop += np.roll(turn, at)
     normal: _Audio = (loop / np.sqrt(np.mean(loop**2))).astype(np.float32)
     return normal
 
 
 def _string(pitch: float) -> NDArray[np.float64]:
-    seconds = np.arange(round(_STRING_SECONDS * RATE)) / RATE
-    samples = np.zeros(len(seconds))
-    wave = 500 + 2200 * np.exp(-seconds / 0.7)  # Hz: where the bridge's buzz is, falling
+    frames = np.arange(round(_STRING_SECONDS * RATE))
+    samples = np.zeros(len(frames))
+    slow = frames[::256]  # loudness changes slowly: it is drawn straight between these
+    wave = 500 + 2200 * np.exp(-slow / RATE / 0.7)  # Hz: where the bridge's buzz is, falling
     for harmonic in range(1, int(4500 / pitch) + 1):
         partial = harmonic * pitch
         buzz = np.exp(-(((partial - wave) / (0.45 * wave)) ** 2))
-        loudness = (harmonic**-0.7 + 0.9 * buzz) * np.exp(-seconds * (0.7 + 0.04 * harmonic))
-        samples += loudness / (1 + (partial / 2500) ** 2) * np.sin(2 * np.pi * partial * seconds + harmonic)
+        loudness = (harmonic**-0.7 + 0.9 * buzz) * np.exp(-slow / RATE * (0.7 + 0.04 * harmonic))
+        turns = np.mod(partial / RATE * frames, 1.0).astype(np.float32)
+        tone = np.sin(np.float32(2 * np.pi) * turns + np.float32(harmonic))
+        samples += np.interp(frames, slow, loudness / (1 + (partial / 2500) ** 2)) * tone
     rise, fall = round(0.02 * RATE), RATE // 2
     samples[:rise] *= np.sin(np.linspace(0, np.pi / 2, rise)) ** 2  # a finger, not a pick
     samples[-fall:] *= np.linspace(1, 0, fall)

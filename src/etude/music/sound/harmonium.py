@@ -1,6 +1,6 @@
 """A harmonium: free reeds, or a recording of yours, at any pitch; and the pitch of a recording.
 
-Everything is mono, float32, at `RATE` frames a second. A reed is a sum of harmonics below half the sampling rate, so
+What is made is mono, float32, at `RATE` frames a second. A reed is a sum of harmonics below half the sampling rate, so
 nothing folds back; a recording is shifted by reading it faster or slower through a low-pass, which cuts what would.
 """
 
@@ -60,8 +60,8 @@ def shifted(recording: _Audio, ratio: float, frames: int) -> _Audio:
     needed = int(np.ceil((frames - 1) * ratio)) + 1
     if len(recording) < needed:
         raise EtudeError(
-            f"the sample sounds for {len(recording) / RATE:.2f} seconds and {needed / RATE:.2f} are needed for its "
-            "highest note; give a longer sample, or a faster tempo"
+            f"the sample is too short by {1 - len(recording) / needed:.0%} for its highest note; give a longer sample, "
+            "or a faster tempo"
         )
     width = max(1.0, ratio)
     reach = int(np.ceil(_SPAN * width))
