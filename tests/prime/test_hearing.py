@@ -59,9 +59,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Song, Samples]:
 
 
 @pytest.mark.parametrize("spoiled", ["noise", "half rate", "padded and soft", "clipped stereo", "too fast", "all"])
-def test_a_bad_recording_is_heard_with_nothing_known(
-    plain: tuple[Song, Samples], tmp_path: Path, spoiled: str
-) -> None:
+def test_a_bad_recording_is_heard_with_nothing_known(plain: tuple[Song, Samples], tmp_path: Path, spoiled: str) -> None:
     song, audio = plain
     rng = np.random.default_rng(7)
     hiss = 0.1 * np.sqrt((audio**2).mean()) * rng.standard_normal(len(audio) + 1323)  # 20 dB below the song

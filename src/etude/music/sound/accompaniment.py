@@ -55,7 +55,7 @@ def _string(pitch: float) -> NDArray[np.float64]:
         buzz = np.exp(-(((partial - wave) / (0.45 * wave)) ** 2))
         loudness = (harmonic**-0.7 + 0.9 * buzz) * np.exp(-slow / RATE * (0.7 + 0.04 * harmonic))
         turns = np.mod(partial / RATE * frames, 1.0).astype(np.float32)
-        tone = np.sin(np.float32(2 * np.pi) * turns + np.float32(harmonic))
+        tone = np.sin(np.float32(2 * np.pi) * turns + np.float32(0.4 * harmonic**2))  # spread: no sharp pulses
         samples += np.interp(frames, slow, loudness / (1 + (partial / 2500) ** 2)) * tone
     rise, fall = round(0.02 * RATE), RATE // 2
     samples[:rise] *= np.sin(np.linspace(0, np.pi / 2, rise)) ** 2  # a finger, not a pick
