@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from etude.errors import EtudeError
 from etude.music.sound.audio import open_sound
-from etude.prime.hearing import hear
+from etude.prime.hearing import Heard, hear
 from etude.prime.notes import RAGAS, TALAS, find_raga
 from etude.prime.recovery import recover
 from etude.prime.song import Song, compose, write_audio, write_midi
@@ -119,7 +119,8 @@ def test_styles_are_heard(raga: str, options: dict[str, object], tmp_path: Path)
         assert np.abs(1200 * np.log2(np.array(heard.pitches) / wanted)).max() < 15
 
 
-def hear_bare(song: Song, folder: Path):  # type: ignore[no-untyped-def]
+def hear_bare(song: Song, folder: Path) -> Heard:
+    """What is heard of a song from a file without a comment."""
     write(folder / "bare.wav", sung(song, folder / "song.wav"))
     return hear(folder / "bare.wav")
 

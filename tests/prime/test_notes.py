@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.prime.notes import (
+    LETTERS,
     RAGAS,
     TALAS,
+    Raga,
     check_table,
     degrees_of,
     find_raga,
@@ -54,10 +57,7 @@ def test_the_reference_table() -> None:
 
 
 @pytest.mark.parametrize("raga", RAGAS.values(), ids=lambda raga: raga.name)
-def test_a_raga_has_ten_notes_of_its_own_scale_sa_first(raga: object) -> None:
-    from etude.prime.notes import LETTERS, Raga
-
-    assert isinstance(raga, Raga)
+def test_a_raga_has_ten_notes_of_its_own_scale_sa_first(raga: Raga) -> None:
     assert raga.degrees[0] == 0
     assert len(set(raga.degrees)) == 10
     assert min(raga.degrees) > -12 and max(raga.degrees) < 24
@@ -91,7 +91,6 @@ def test_pitches() -> None:
         (lambda: check_table("0123456788"), "commonest first"),
     ],
 )
-def test_what_is_not_known_is_told_with_what_is(wrong: object, said: str) -> None:
-    assert callable(wrong)
+def test_what_is_not_known_is_told_with_what_is(wrong: Callable[[], object], said: str) -> None:
     with pytest.raises(PrimeError, match=said):
         wrong()

@@ -10,6 +10,7 @@ import typer
 
 from etude.errors import EtudeError
 from etude.files import atomic_write
+from etude.music.sound import RATE
 from etude.music.sound.audio import OTHERS, WAV, check_ending
 from etude.prime.hearing import MIDI, Heard
 from etude.prime.hearing import hear as listen
@@ -206,7 +207,7 @@ def _song_facts(song: Song) -> dict[str, object]:
         "notes": len(song.sung),
         "rests": len(song.slots) - len(song.sung),
         "seconds": song.seconds,
-        "seconds_per_note": song.frames_per_slot / 44100,
+        "seconds_per_note": song.frames_per_slot / RATE,
         "table": song.table,
         "raga": song.raga.name,
         "degrees": list(song.raga.degrees),

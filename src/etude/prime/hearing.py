@@ -372,7 +372,7 @@ def _clusters(bins: _Floats) -> list[float]:
         centre = float(np.median(inside))
         found.append((len(inside), centre))
         left = left[np.abs(left - centre) > 2 * reach]
-    enough = max(1, len(bins) // 200)
+    enough = max(1, len(bins) // 1000)  # fewer are mistakes
     return sorted(centre for count, centre in found if count >= enough)
 
 

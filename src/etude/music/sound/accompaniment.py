@@ -5,7 +5,7 @@ Mono, float32, at `RATE` frames a second, and always the same samples for the sa
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,9 @@ def tanpura(sa: float, first: int, frames: int) -> _Audio:
     return normal
 
 
+@lru_cache(maxsize=4)
 def _string(pitch: float) -> NDArray[np.float64]:
+    """A string of the tanpura, plucked once."""
     frames = np.arange(round(_STRING_SECONDS * RATE))
     samples = np.zeros(len(frames))
     slow = frames[::256]  # loudness changes slowly: it is drawn straight between these
