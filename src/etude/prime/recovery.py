@@ -30,7 +30,7 @@ _LIKELIEST = 6  # of the ways to read the notes, in which wrong ones are looked 
 _MAX_TABLES = 5040  # ways to give what is left of ten digits that are tried
 _DOUBTS = 12  # the notes heard least surely, of which any may be wrong at once
 _MAX_TRIALS = 50_000  # numbers with one digit changed that are opened
-_MAX_TESTS = 400  # and that are tested for primality
+_MAX_TESTS = 100  # and that are tested for primality
 _SMALL_PRIMES = 2 * 3 * 5 * 7 * 11 * 13 * 17 * 19 * 23 * 29 * 31 * 37 * 41 * 43 * 47 * 53 * 59 * 61 * 67 * 71 * 73 * 79
 
 
