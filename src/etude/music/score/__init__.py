@@ -1,0 +1,1 @@
+"""Notes on paper: what can be printed and played from."""
