@@ -12,6 +12,7 @@ import typer
 from etude.errors import EtudeError
 from etude.files import atomic_write
 
+from . import prime_song
 from .options import JsonOption, SeedOption, print_json, say
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     _register_verify(prime)
     _register_prove(prime)
     _register_run(prime)
+    prime_song.register(prime)
 
 
 def _register_pack(app: typer.Typer) -> None:
