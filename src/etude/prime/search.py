@@ -21,8 +21,8 @@ from .sieve import survivors
 
 # About what the machines of the year take: a power modulo a number of 12,000 bits (it grows with the power 2.6), and
 # the division of such a number by a prime. Both decide how wide the sieve is, and nothing of the result.
-_POWER_SECONDS, _POWER_BITS, _POWER_GROWTH = 0.13, 12_000, 2.6
-_DIVISION_SECONDS = 3e-7
+_POWER_SECONDS, _POWER_BITS, _POWER_GROWTH = 0.18, 12_000, 2.6
+_DIVISION_SECONDS = 2e-7
 _WIDEST = 1 << 30
 _WINDOW = 1 << 17  # odd numbers that are sieved at once
 

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from etude.prime.checking import run
+from etude.prime.number import decode, read_number
+from etude.prime.packing import bundled, digits_at_least, gzip_member, shortest
+from etude.prime.running import Limits
+
+FEW = Limits(seconds=120, output_bytes=250)  # the first losses
+
+
+def test_the_smallest_gpt_prints_what_the_published_one_prints(reference_prime: Path, shared_names: Path) -> None:
+    theirs = run(decode(read_number(reference_prime)).program, FEW, shared_names).output
+    assert theirs.count(b"loss") >= 4
+    assert run(bundled("micro.py"), FEW, shared_names).output == theirs
+    assert run(shortest(bundled("micro.py")), FEW, shared_names).output == theirs
+
+
+def test_it_is_smaller() -> None:
+    member = gzip_member(shortest(bundled("micro.py")))
+    assert len(member) <= 1100 and digits_at_least(member, False) < 2700  # the published: 1,491 and 3,600
+
+
+def test_the_template_of_the_sampler_is_a_program_by_itself() -> None:
+    seen = run(bundled("sampler.py"), Limits(seconds=60), None)
+    assert seen.ended.status == 0 and seen.output.count(b"\n") == 2
