@@ -8,7 +8,7 @@ from etude.gpt.config import GPTConfig
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
 
-from etude.training.device import CPU, Device, DeviceError, choose, flops_per_token  # noqa: E402
+from etude.training.device import CPU, Device, DeviceError, choose, flops_per_token, product_type  # noqa: E402
 
 
 def test_the_device_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +29,17 @@ def test_the_device_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     assert Device("cuda:3").peak == 989e12
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda name: "Something new")
     assert Device("cuda:3").peak is None
+
+
+def test_products_are_in_bfloat16_where_there_are_instructions_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert product_type("cuda:0") == torch.bfloat16
+    for avx512, amx, wanted in ((0, 0, torch.float32), (1, 0, torch.bfloat16), (0, 1, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=avx512: bool(has), raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=amx: bool(has), raising=False)
+        assert product_type() == wanted
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # of another PyTorch
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert product_type() == torch.float32
 
 
 def test_operations_of_gpt2() -> None:

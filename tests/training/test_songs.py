@@ -69,11 +69,12 @@ def test_a_song_cut_at_its_start_is_counted_from_its_new_first_root(
     assert cut.tolist() == list(tokenizer.encode_changes(songs[0].changes[1:]).ids)
 
 
-def test_muon_orthogonalizes() -> None:
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_muon_orthogonalizes(compute: torch.dtype) -> None:
     from etude.training.optimizers import orthogonalize
 
     torch.manual_seed(0)
-    singular = torch.linalg.svdvals(orthogonalize(torch.randn(3, 16, 40)))
+    singular = torch.linalg.svdvals(orthogonalize(torch.randn(3, 16, 40), compute).float())
     assert singular.min() > 0.5
     assert singular.max() < 1.4
 
@@ -84,14 +85,16 @@ def test_muon_treats_stacked_maps_one_by_one_and_decays() -> None:
     torch.manual_seed(0)
     stacked, tall = (torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 8), (32, 8)))
     before = [matrix.detach().clone() for matrix in (stacked, tall)]
-    muon = Muon([stacked, tall], weight_decay=0.1, momentum=0.0)
+    muon = Muon([stacked, tall], weight_decay=0.1, compute=torch.float32, momentum=0.0)
     for matrix in (stacked, tall):
         matrix.grad = torch.randn_like(matrix)
     grads = [stacked.grad, tall.grad]
     muon.step(0.5)
-    maps = torch.cat([orthogonalize(part[None])[0] for part in grads[0].chunk(3)])
-    assert torch.allclose(stacked, before[0] * 0.95 - 0.5 * maps, atol=1e-2)
-    assert torch.allclose(tall, before[1] * 0.95 - 0.5 * 2 * orthogonalize(grads[1].T[None])[0].T, atol=1e-2)
+    maps = torch.cat([orthogonalize(part[None], torch.float32)[0] for part in grads[0].chunk(3)])
+    assert torch.allclose(stacked, before[0] * 0.95 - 0.5 * maps, atol=1e-6)
+    assert torch.allclose(
+        tall, before[1] * 0.95 - 0.5 * 2 * orthogonalize(grads[1].T[None], torch.float32)[0].T, atol=1e-6
+    )
 
 
 def test_a_run_makes_a_model_directory_that_loads(songs: list[SongDocument], tmp_path: Path) -> None:

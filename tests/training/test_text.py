@@ -52,7 +52,7 @@ from etude.training.device import DeviceError, compiler  # noqa: E402
 from etude.training.learner import schedule  # noqa: E402
 from etude.training.text import Beginning, begin, draw, train  # noqa: E402
 
-CLASSIC, FINETUNE = TextRecipe(), cast("TextRecipe", recipe("finetune"))
+CLASSIC, FINETUNE, MODERN = (cast("TextRecipe", recipe(name)) for name in ("classic", "finetune", "modern"))
 SIZES: dict[str, Any] = {"batch_size": 3, "steps": 12, "warmup": 3, "validate_every": 5, "block_size": 16}
 TINY = replace(CLASSIC, n_layer=1, n_head=2, n_embd=16, dropout=0.2, **SIZES)
 TUNE = replace(FINETUNE, **SIZES)
@@ -218,6 +218,16 @@ def test_finetuning_takes_the_models_block_at_most(bpe_model: Path) -> None:
             begin([], with_settings(FINETUNE, [setting]), bpe_model)
 
 
+def test_a_recipe_of_the_models_sizes_goes_on_from_it(text_file: Path, bpe_model: Path, tmp_path: Path) -> None:
+    settings = replace(
+        TINY, name="gpt2-124m", n_layer=2, n_head=2, n_embd=8, learning_rate=0.0, final_learning_rate=0.0
+    )
+    train([text_file], None, tmp_path / "run", settings, bpe_model)
+    begun, model = load_model(bpe_model), load_model(tmp_path / "run")
+    assert model.tokenizer == begun.tokenizer
+    assert all((model.weights[name] == array).all() for name, array in begun.weights.items())
+
+
 def test_the_plays_are_cut_as_nanogpt_cuts_them(shared_plays: Path) -> None:
     text = shared_plays.read_text(encoding="utf-8")
     beginning = begin([text], CLASSIC)
@@ -243,6 +253,15 @@ def test_the_rate_rises_and_falls_as_nanogpts() -> None:
     assert rates == pytest.approx([1e-3 / 101, 1e-3 * 100 / 101, 1e-3, 5.5e-4, 1e-4], rel=1e-3)
     assert schedule(replace(CLASSIC, steps=5, warmup=50), 4) == pytest.approx(5 / 51)
     assert schedule(replace(CLASSIC, warmup=0), 0) == 1
+
+
+def test_the_rate_rises_over_a_share_of_the_run() -> None:
+    settings = cast("TextRecipe", recipe("gpt2-124m"))
+    short = replace(settings, steps=100)
+    assert [schedule(short, step) for step in (0, 4, 5)] == pytest.approx([1 / 6, 5 / 6, 1])
+    assert schedule(settings, 953) == 1 > schedule(settings, 952)  # 5% of 19,073
+    with pytest.raises(RecipeError, match="a share below 1"):
+        replace(settings, warmup=1.5)
 
 
 def test_the_first_step_by_hand(text_file: Path, tmp_path: Path) -> None:
@@ -297,7 +316,8 @@ def test_what_cannot_be_begun_is_one_line_and_writes_nothing(
     words = make_model(tmp_path / "words", CharTokenizer("abc"))
     cases: list[tuple[list[Path], TextRecipe, Path | None, type[Exception], str]] = [
         ([text_file], FINETUNE, None, RecipeError, "name its directory with --init"),
-        ([text_file], CLASSIC, bpe_model, RecipeError, "take finetune, or none"),
+        ([text_file], CLASSIC, bpe_model, RecipeError, "n_layer is 2 in .*, not 4 as in the recipe; take finetune"),
+        ([text_file], MODERN, bpe_model, RecipeError, "modern begins from nothing; with --init take finetune"),
         ([text_file], TUNE, model_directory, ModelError, "is modern in float32 .* kind chord; .* gpt2 in float32"),
         ([text_file], TUNE, tmp_path / "none", ModelError, "no such model directory"),
         ([short], TINY, None, RecipeError, "short.txt: 13 tokens .* windows of 16"),
@@ -767,6 +787,19 @@ def test_a_run_is_compiled_where_it_is_long_enough_and_can_be(monkeypatch: pytes
     assert [decided(20), decided(20, "yes")] == ["no", "yes"]
     with pytest.raises(RecipeError, match="compile must be auto, yes or no, not 'maybe'"):
         replace(modern, compile="maybe")
+
+
+def test_a_run_keeps_the_precision_that_its_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from etude.training import text as module
+
+    modern = replace(cast("TextRecipe", recipe("modern")), n_embd=16)
+    assert (modern.precision, CLASSIC.precision) == ("auto", "float32")
+    for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float32, "float32")):
+        monkeypatch.setattr(module, "product_type", lambda device, dtype=dtype: dtype)
+        assert begin([TEXT], modern).recipe.precision == name
+        assert begin([TEXT], replace(modern, precision="bfloat16")).recipe.precision == "bfloat16"
+    with pytest.raises(RecipeError, match="precision must be auto, float32 or bfloat16, not 'int8'"):
+        replace(modern, precision="int8")
 
 
 def test_a_run_whose_compiler_is_missing_or_fails_is_one_line(

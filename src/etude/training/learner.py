@@ -15,7 +15,7 @@ from etude.engines.tensor_engine import make_model
 from etude.engines.tensor_modern import TextGPT
 from etude.gpt.config import GPTConfig
 
-from .device import CPU, Device, compiling
+from .device import CPU, Device, compiling, product_type
 from .distributed import Objective, fill, gradients_of, reshard, share, whole
 from .optimizers import Muon, Rows, adamw
 from .ranks import ALONE, Ranks
@@ -47,7 +47,8 @@ class Learner:
         self.rows: Rows | None = None
         if isinstance(self.model, TextGPT):
             matrices = self.model.matrices()
-            self.muon, self.rows = Muon(matrices, recipe.matrix_weight_decay), Rows(self.model.ngrams)
+            self.muon = Muon(matrices, recipe.matrix_weight_decay, product_type(device.name))
+            self.rows = Rows(self.model.ngrams)
             muon_ids = {id(matrix) for matrix in matrices}
             parameters = [parameter for parameter in parameters if id(parameter) not in muon_ids]
         decayed, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim == 1]
@@ -166,8 +167,9 @@ def repeated(recipe: TextRecipe, tokens: int) -> float:
 
 def schedule(recipe: TextRecipe, step: int) -> float:
     """A step's share of the recipe's rates, counted from 0: it rises linearly, then falls along half a cosine."""
-    if step < recipe.warmup:
-        return (step + 1) / (recipe.warmup + 1)
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    warmup = int(recipe.warmup if recipe.warmup >= 1 else recipe.warmup * recipe.steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, recipe.steps - warmup)
     final = recipe.final_learning_rate / recipe.learning_rate if recipe.learning_rate else 0.0
     return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2

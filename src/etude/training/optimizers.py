@@ -35,13 +35,13 @@ def adamw(groups: Sequence[tuple[Sequence[nn.Parameter], float]], betas: tuple[f
     return adam
 
 
-def orthogonalize(stack: Tensor) -> Tensor:
+def orthogonalize(stack: Tensor, compute: torch.dtype) -> Tensor:
     """Push the singular values of matrices [n, rows, columns] (rows <= columns) towards 1 by Newton-Schulz steps.
 
-    In bfloat16, like the original: the result needs no precision and a CPU with such products is twice as fast.
+    In the type `compute`, in the original bfloat16: the result needs no precision.
     """
     a, b, c = _COEFFICIENTS
-    x = (stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = (stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(compute)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT  # [n, rows, rows]
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -52,11 +52,15 @@ def orthogonalize(stack: Tensor) -> Tensor:
 class Muon:
     """Nesterov momentum, orthogonalised. A matrix [k·m, m] that stacks k maps (as `c_attn` does q, k and v) is k maps.
 
-    Matrices of one shape are orthogonalised in one batch: at this size the number of calls is what costs.
+    Matrices of one shape are orthogonalised in one batch, in the type `compute`: at this size the number of calls is
+    what costs.
     """
 
-    def __init__(self, matrices: Sequence[nn.Parameter], weight_decay: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self, matrices: Sequence[nn.Parameter], weight_decay: float, compute: torch.dtype, momentum: float = 0.95
+    ) -> None:
         self.matrices, self.weight_decay, self.momentum = list(matrices), weight_decay, momentum
+        self.compute = compute
         self.buffers = [torch.zeros_like(matrix) for matrix in self.matrices]
 
     @torch.no_grad()
@@ -74,7 +78,8 @@ class Muon:
             by_shape[maps.shape[1], maps.shape[2]].extend((index, each) for each in maps)
         parts: dict[int, list[Tensor]] = defaultdict(list)
         for stack in by_shape.values():
-            for (index, _), part in zip(stack, orthogonalize(torch.stack([each for _, each in stack])), strict=True):
+            orthogonal = orthogonalize(torch.stack([each for _, each in stack]), self.compute)
+            for (index, _), part in zip(stack, orthogonal, strict=True):
                 parts[index].append(part)
         for index, matrix in enumerate(self.matrices):
             rows, columns = matrix.shape

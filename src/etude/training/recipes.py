@@ -180,8 +180,8 @@ class TextRecipe:
     """Optimiser steps, unless `minutes` sets them."""
     minutes: float = 0.0
     """Wall-clock budget; when not 0, `steps` is set from the speed of the first steps."""
-    warmup: int = 100
-    """Steps over which the rate rises from 0."""
+    warmup: float = 100
+    """Steps over which the rate rises from 0; below 1, the share of the run's steps."""
     learning_rate: float = 1e-3
     """AdamW's rate after that, from which it falls along half a cosine."""
     final_learning_rate: float = 1e-4
@@ -205,7 +205,8 @@ class TextRecipe:
     matrix_weight_decay: float = 0.0
     """Muon's decoupled decay."""
     precision: str = "float32"
-    """What products are computed in while training: float32 or bfloat16."""
+    """What products are computed in while training: float32 or bfloat16; or `auto`, bfloat16 where the device has
+    instructions for it. A run keeps what that came to."""
     compile: str = "no"
     """Whether the step is compiled on a processor too, which takes half a minute: `yes` or `no`; or `auto`, in runs of
     `minutes` from 5 on where there is a C++ compiler. A run keeps what that came to."""
@@ -231,12 +232,14 @@ class TextRecipe:
         for name in ("beta1", "beta2", "dropout", "ngram_dropout"):
             if getattr(self, name) >= 1:
                 raise RecipeError(f"{name} must be below 1")
+        if self.warmup > 1 and self.warmup != int(self.warmup):
+            raise RecipeError(f"warmup is a number of steps, or a share below 1, not {self.warmup:g}")
         if (self.architecture == "modern") != bool(self.ngram_rows):
             raise RecipeError(
                 f"ngram_rows must be {'at least 1' if self.architecture == 'modern' else '0'} in {self.name}"
             )
-        if self.precision not in ("float32", "bfloat16"):
-            raise RecipeError(f"precision must be float32 or bfloat16, not {self.precision!r}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise RecipeError(f"precision must be auto, float32 or bfloat16, not {self.precision!r}")
         if self.compile not in ("auto", "yes", "no"):
             raise RecipeError(f"compile must be auto, yes or no, not {self.compile!r}")
         if self.keep not in ("best", "last"):
@@ -267,7 +270,7 @@ RECIPES: dict[str, Recipe] = {
     "modern": TextRecipe(
         name="modern", architecture="modern", block_size=128, batch_size=16, steps=750, dropout=0.1, warmup=10,
         learning_rate=1e-2, final_learning_rate=0.0, beta2=0.95, weight_decay=0.0, clip=0.0, matrix_learning_rate=0.02,
-        matrix_weight_decay=0.1, ngram_rows=1 << 14, ngram_learning_rate=0.02, ngram_dropout=0.6, precision="bfloat16",
+        matrix_weight_decay=0.1, ngram_rows=1 << 14, ngram_learning_rate=0.02, ngram_dropout=0.6, precision="auto",
         compile="auto", validate_every=250, keep="best",
     ),
     "finetune": TextRecipe(
@@ -278,7 +281,7 @@ RECIPES: dict[str, Recipe] = {
     # GPT-2 124M on 10 billion tokens, 2^19 a step: rates and batch are GPT-3's for this size (Brown et al. 2020).
     "gpt2-124m": TextRecipe(
         name="gpt2-124m", n_layer=12, n_head=12, n_embd=768, block_size=1024, batch_size=512, micro_batch_size=32,
-        steps=19_073, warmup=700, learning_rate=6e-4, final_learning_rate=6e-5, beta2=0.95, validate_every=250,
+        steps=19_073, warmup=0.05, learning_rate=6e-4, final_learning_rate=6e-5, beta2=0.95, validate_every=250,
     ),
     "bigram": _lesson("bigram", n_embd=0, steps=10_000),
     "average": _lesson("average"),

@@ -25,6 +25,7 @@ from . import evaluation
 from .batches import IGNORE, SongBatches, collate
 from .card import chord_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
+from .device import product_type
 from .optimizers import Muon, adamw
 from .recipes import ChordRecipe
 from .runs import Report, RunFolder, Validation, enough_memory, keep_freed_memory, signals, take_steps
@@ -76,10 +77,10 @@ class _Run:
         config = GPTConfig(
             "modern", self.tokenizer.vocab_size, recipe.block_size, recipe.n_layer, recipe.n_head, recipe.n_embd
         )
-        self.model = ChordGPT(config, self.tokenizer.features(), recipe.dropout, torch.bfloat16)
+        self.model = ChordGPT(config, self.tokenizer.features(), recipe.dropout, product_type())
         matrices = self.model.matrices()
         muon_ids = {id(matrix) for matrix in matrices}
-        self.muon = Muon(matrices, recipe.matrix_weight_decay)
+        self.muon = Muon(matrices, recipe.matrix_weight_decay, product_type())
         others = [p for p in self.model.parameters() if id(p) not in muon_ids]
         self.adam = adamw([(others, recipe.weight_decay)], (0.9, 0.98))
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]

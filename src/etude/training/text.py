@@ -35,7 +35,7 @@ from etude.tokens.tokenizer import Ids, TextTokenizer, find_tokenizer, read_toke
 
 from .card import stream_card
 from .checkpoint import CHECKPOINT, Arrays, CheckpointError, check_fit
-from .device import Device, choose, compiler, flops_per_token
+from .device import CPU, Device, choose, compiler, flops_per_token, product_type
 from .distributed import all_finite, drop_shards, fill, load_shards, save_shards, whole
 from .evaluation import score_stream
 from .learner import Learner, repeated, schedule
@@ -116,7 +116,7 @@ def train(
                 if resume:
                     beginning = _resumed(directory, folder.recipe)
                 else:
-                    beginning = begin(reading.texts(), folder.recipe, init, tokenizer)
+                    beginning = begin(reading.texts(), folder.recipe, init, tokenizer, computes_on)
                 _check_shares(beginning.recipe, ranks)
                 if beginning.recipe.compile == "yes" and compiler() is None:
                     raise RecipeError(
@@ -171,17 +171,23 @@ class Beginning:
 
 
 def begin(
-    texts: Iterable[str], recipe: TextRecipe, init: Path | None = None, tokenizer: str | Path | None = None
+    texts: Iterable[str],
+    recipe: TextRecipe,
+    init: Path | None = None,
+    tokenizer: str | Path | None = None,
+    device: Device = CPU,
 ) -> Beginning:
     """A new model of the recipe's sizes, or the model of a directory as it is.
 
     A new one has a tokenizer of the characters of `texts`, which are read for it alone, or another, as `train` takes
-    it. Its recipe says all that was left open: sizes, and whether the step is compiled. Raises `RecipeError`,
-    `ConfigError`, `TokenizerError` or `ModelError`.
+    it. Its recipe says all that was left open: sizes, precision, and whether the step is compiled. Raises
+    `RecipeError`, `ConfigError`, `TokenizerError` or `ModelError`.
     """
     if recipe.compile == "auto":
         worth = recipe.minutes >= _WORTH_COMPILING and compiler() is not None
         recipe = replace(recipe, compile="yes" if worth else "no")
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision=str(product_type(device.name)).removeprefix("torch."))
     if init is None:
         if recipe.name == "finetune":
             raise RecipeError("the recipe finetune begins from a model: name its directory with --init")
@@ -201,7 +207,7 @@ def begin(
         return Beginning(config, found, initial_weights(config, recipe.seed), recipe)
     if tokenizer is not None:
         raise RecipeError(f"--init {init} has its own tokenizer; leave --tokenizer out")
-    if recipe.name != "finetune":
+    if recipe.architecture != "gpt2":
         raise RecipeError(f"the recipe {recipe.name} begins from nothing; with --init take finetune, or none")
     model = load_model(init)
     config = model.config
@@ -212,12 +218,16 @@ def begin(
         )
     for name in ("n_layer", "n_head", "n_embd"):
         if getattr(recipe, name) not in (0, getattr(config, name)):
-            raise RecipeError(f"{name} is {getattr(config, name)} in {init}, not {getattr(recipe, name)}; leave it out")
+            raise RecipeError(
+                f"{name} is {getattr(config, name)} in {init}, not {getattr(recipe, name)} as in the recipe; take "
+                "finetune without a size of its own, or none"
+            )
     if recipe.block_size > config.block_size:
         raise RecipeError(f"block_size is at most {config.block_size:,} in {init}, not {recipe.block_size:,}")
     recipe = replace(
         recipe,
         init=init.resolve().name,
+        tokenizer="",
         n_layer=config.n_layer,
         n_head=config.n_head,
         n_embd=config.n_embd,
