@@ -10,10 +10,11 @@ import typer
 from etude.bench import decode, learning, micro
 from etude.bench import train as training
 from etude.bench.machine import corpus_file, machine
+from etude.engines.engine import check_engine
 
 from .options import JsonOption, print_json, say
 
-BENCHES = ("micro", "decode", "train")
+BENCHES = ("micro", "decode", "train", "ablations")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
         corpus: Annotated[
             Path | None,
             typer.Argument(
-                help="For micro a text file with a document a line, for train the plays.",
+                help="For micro a text file with a document a line, for train and ablations the plays.",
                 show_default="names.txt or shakespeare.txt in this folder",
             ),
         ] = None,
@@ -37,6 +38,8 @@ def register(app: typer.Typer) -> None:
         Example: etude bench micro names.txt
 
         Example: etude bench train shakespeare.txt
+
+        Example: etude bench ablations shakespeare.txt
         """
         if name not in BENCHES:
             raise typer.BadParameter(f"no bench {name!r}; known: {', '.join(BENCHES)}")
@@ -46,6 +49,11 @@ def register(app: typer.Typer) -> None:
             rows = decode.bench(say)
         elif name == "micro":
             rows = micro.bench(corpus_file(corpus), say)
+        elif name == "ablations":
+            check_engine("tensor")
+            from etude.bench import ablations  # which needs PyTorch from its first line on
+
+            rows = ablations.bench(corpus_file(corpus, "shakespeare.txt"), say)
         elif gpu:
             rows = training.bench(say)
         else:
