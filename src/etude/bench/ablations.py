@@ -284,7 +284,6 @@ SHORT = (
     Variant("windows of 64, twice as many", partial(_resized, block=0.5, batch=2)),
     Variant("windows of 256, half as many", partial(_resized, block=2, batch=0.5)),
     setting("no dropout", dropout=0.0),
-    setting("float32", precision="float32"),
 )  # fmt: skip
 """In runs of `STEPS`."""
 
@@ -297,22 +296,14 @@ LONG = (
 """In runs as long as the recipe's, which are longer than the text: what is there against learning by heart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text read for runs of `modern`: what each begins with, and its ids."""
-
-    beginning: Beginning
-    parts: Parts
-
-
-def read(corpus: Path, settings: TextRecipe, seed: int, folder: Path) -> Text:
+def read(corpus: Path, settings: TextRecipe, seed: int, folder: Path) -> tuple[Beginning, Parts]:
     """What `etude train` would begin with; what is too large for memory goes to `folder`. Raises `EtudeError`."""
     reading = Reading(folder, find_sources([corpus]), [], lambda message: None, lambda: False)
     beginning = begin(reading.texts(), replace(settings, seed=seed))
     parts = reading.encode(beginning.tokenizer, beginning.bos_id, beginning.config.vocab_size)
     if len(parts.ids) <= settings.block_size or len(parts.held_out) < 2:
         raise EtudeError(f"{corpus}: too short for windows of {settings.block_size:,} tokens; name tiny Shakespeare")
-    return Text(beginning, parts)
+    return beginning, parts
 
 
 def train(corpus: Path, variant: Variant, settings: TextRecipe, seed: int) -> Outcome:
@@ -323,10 +314,10 @@ def train(corpus: Path, variant: Variant, settings: TextRecipe, seed: int) -> Ou
     keep_freed_memory()
     settings = variant.change(settings)
     with TemporaryDirectory() as folder:
-        text = read(corpus, settings, seed, Path(folder))
-        settings, ids = text.beginning.recipe, text.parts.ids
-        learner = Learner(text.beginning.config, settings)
-        learner.adopt(text.beginning.weights)
+        beginning, parts = read(corpus, settings, seed, Path(folder))
+        settings, ids = beginning.recipe, parts.ids
+        learner = Learner(beginning.config, settings)
+        learner.adopt(beginning.weights)
         torch.manual_seed(seed)
         variant.alter(learner, settings)
         hidden = settings.ngram_dropout * repeated(settings, len(ids))
@@ -335,11 +326,11 @@ def train(corpus: Path, variant: Variant, settings: TextRecipe, seed: int) -> Ou
             now = replace(variant.course(settings, step), ngram_dropout=hidden)
             rng = np.random.default_rng((seed, 1, step))
             rows = draw(ids, rng, now.batch_size, now.block_size)
-            rows[0, 0] = text.beginning.bos_id
+            rows[0, 0] = beginning.bos_id
             torch.manual_seed(int(rng.integers(1 << 63)))
             learner.step(rows, now, step)
         seconds = (time.process_time() - began) / settings.steps
-        found = score_stream(text.parts.held_out, learner.score, settings.block_size, settings.batch_size)
+        found = score_stream(parts.held_out, learner.score, settings.block_size, settings.batch_size)
         return Outcome(found["nats_per_token"]["value"], seconds)
 
 
