@@ -74,16 +74,10 @@ def test_muon_orthogonalizes(compute: torch.dtype) -> None:
     from etude.training.optimizers import orthogonalize
 
     torch.manual_seed(0)
-<<<<<<< HEAD
     for compute in (torch.float32, torch.bfloat16):
         singular = torch.linalg.svdvals(orthogonalize(torch.randn(3, 16, 40), compute).float())
         assert singular.min() > 0.5
         assert singular.max() < 1.4
-=======
-    singular = torch.linalg.svdvals(orthogonalize(torch.randn(3, 16, 40), compute).float())
-    assert singular.min() > 0.5
-    assert singular.max() < 1.4
->>>>>>> ablate
 
 
 def test_muon_treats_stacked_maps_one_by_one_and_decays() -> None:
