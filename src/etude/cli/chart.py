@@ -89,8 +89,10 @@ def register(app: typer.Typer) -> None:
                 if source in tables:
                     yield from read_chord_sites(source, census, say, _watch(progress, source))
                 else:
-                    songs = progress.track(read_songs(Path(source)), description=source)
-                    yield from write_songs(songs, cast("Style", style.value), cast("Keys", keys.value), seed)
+                    songs = read_songs(Path(source))
+                    written = write_songs(songs, cast("Style", style.value), cast("Keys", keys.value), seed)
+                    total = len(songs) * (12 if keys == _KeyChoice.all else 1)
+                    yield from progress.track(written, total=total, description=source)
 
         with _progress() as progress:
             counts = save_texts(output, texts(progress), split)
