@@ -65,7 +65,7 @@ def test_files_follow_each_other(tmp_path: Path) -> None:
         ("a\nb".encode("utf-16"), "line 1"),
         (b"a\nb\0c\n", "line 2: holds a NUL byte"),
         (b"a\n" + b"b" * (lines.MAX_LINE_BYTES + 1), "line 2: longer than 4 MiB"),
-        (gzip.compress(b"a\nb\n")[:-9], "cannot be read"),
+        (gzip.compress(b"a\nb\n", mtime=0)[:-9], "cannot be read"),
     ],
 )
 def test_what_is_no_text_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -119,7 +119,7 @@ def test_folders_are_read_in_order_and_what_is_no_text_is_counted(tmp_path: Path
     folder, said = tmp_path / "folder", list[str]()
     for name, content in {
         "b.txt": b"b", "a/z.txt": b"z", "a/b/c": "é".encode(), "c.jsonl": b'{"text": "c1"}\n{"text": "c2"}',
-        "d.txt.gz": gzip.compress(b"d"), ".hidden": b"x", ".git/config": b"x", "e.png": b"\x89PNG\0", "f.txt": b"\xff",
+        "d.txt.gz": gzip.compress(b"d", mtime=0), ".hidden": b"x", ".git/config": b"x", "e.png": b"\x89PNG\0", "f.txt": b"\xff",
         "empty": b"", "run/README.md": b"x", "cut.txt": b"a" * ((1 << 16) - 1) + "é".encode(),
     }.items():  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def test_a_bad_line_of_json_is_told_with_its_number(tmp_path: Path, line: str, m
 
 
 def test_standard_input_is_a_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    for content in (b"emma\nava\n", gzip.compress(b"emma\nava\n")):
+    for content in (b"emma\nava\n", gzip.compress(b"emma\nava\n", mtime=0)):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
         assert read_documents([Path("-")]) == ["emma", "ava"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"a\nb\xff"))))
