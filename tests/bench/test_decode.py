@@ -19,7 +19,7 @@ SMALL = GPTConfig("gpt2", 300, 1024, 1, 2, 64, bos_token_id=256, eos_token_id=25
 
 
 def test_subjects_are_measured_in_turns_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = [subject for subject in SUBJECTS if subject.library.startswith("etude")]
+    ours = [subject for subject in SUBJECTS if subject.library.startswith("etude")][:2]
     absent = Subject("llama.cpp", "Q9_9", ("no_such_module",))
     monkeypatch.setattr("etude.bench.decode.SUBJECTS", (*ours, absent))
     monkeypatch.setattr("etude.bench.memory.Memory", type("Fast", (), {"bandwidth": lambda self: 1e10}))

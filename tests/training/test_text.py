@@ -583,9 +583,10 @@ def test_all_that_a_run_leaves_is_the_same_wherever_it_was_stopped(
 
 
 def test_a_run_that_was_killed_past_its_checkpoint_leaves_the_same(
-    text_file: Path, held_out: Path, tmp_path: Path
+    text_file: Path, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between a checkpoint and the kill, models and metrics were written; they are found and written once."""
+    monkeypatch.setattr("etude.training.runs.FIRST_CHECKPOINT_SECONDS", math.inf)
     settings = overfitted(keep="best", checkpoint_every=7, steps=50)
     train([text_file], held_out, tmp_path / "whole", settings, tensorboard=True)
 

@@ -38,7 +38,8 @@ from .samples import SAMPLES, samples_text
 
 METRICS = "metrics.jsonl"
 _LEFT = re.compile(r"\.(checkpoint\.safetensors|model\.safetensors|step-\d+)\.[0-9a-f]+\.tmp")
-CHECKPOINT_SECONDS = 60.0  # from a checkpoint to the next at most,
+FIRST_CHECKPOINT_SECONDS = 1.0  # from the beginning to the first checkpoint with steps in it,
+CHECKPOINT_SECONDS = 60.0  # from one to the next at most,
 _CHECKPOINT_SHARE = 0.02  # and less where saving takes no larger share of the time than this
 _UNFITTED_STEPS = 1_000_000  # stands for the steps of a run in minutes until they are known
 _TIMED_STEPS = 20  # the first steps are slow (caches, allocator); these many after `_SKIPPED_STEPS` set the budget
@@ -352,7 +353,7 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report, ranks:
     """
     folder, state = run.folder, run.folder.state
     state |= {"best": None, "validation": None, "worse": 0} | state
-    saved_at, pause = time.monotonic(), min(1.0, CHECKPOINT_SECONDS)
+    saved_at, pause = time.monotonic(), min(FIRST_CHECKPOINT_SECONDS, CHECKPOINT_SECONDS)
     seconds: list[float] = []  # of each step
     while not is_over(folder):
         began = time.monotonic()
