@@ -87,7 +87,7 @@ def test_songs_of_chord_sites(etude: Etude, tmp_path: Path) -> None:
     result = etude("chart", "text", "a.csv", "-o", "a.jsonl")
     assert "skipped 1 rows: chords not the text of a dict of lines (first: a.csv, line 3)" in result.stderr
     assert json.loads((tmp_path / "a.jsonl").read_text()) == {
-        "text": "Intro: C Am G", "title": "x", "artist": "A", "genres": "pop", "group": "a / x",
+        "text": "Intro: C Am G", "title": "x", "artist": "A", "genres": "pop", "group": "x",
     }  # fmt: skip
     assert not (tmp_path / "here").exists()
     fails(etude("chart", "text", "a.csv", "-o", "b.jsonl", "--keys", "all"), 2, "is text already")

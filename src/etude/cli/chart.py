@@ -16,11 +16,11 @@ from rich.text import Text
 from etude.corpus.chord_sites import HUB, Census, is_table, read_chord_sites
 from etude.corpus.chord_text import ChordText, Keys, Style, write_songs
 from etude.corpus.chord_words import KINDS, count_words
-from etude.corpus.lines import Watch
+from etude.corpus.lines import Watch, printable
 from etude.corpus.songs import read_songs
-from etude.corpus.text_files import read_texts, save_texts
+from etude.corpus.text_files import file_names, read_texts, save_texts
 
-from .options import JsonOption, SeedOption, print_json, say
+from .options import JsonOption, SeedOption, check_not_read, print_json, say
 
 _Styles = StrEnum("_Styles", ("plain", "people"))
 _KeyChoice = StrEnum("_KeyChoice", ("own", "all"))
@@ -82,6 +82,8 @@ def register(app: typer.Typer) -> None:
         tables = [source for source in sources if is_table(source)]
         if tables and (style != _Styles.plain or keys != _KeyChoice.own):
             raise typer.BadParameter(f"--style and --keys are for songs, and {tables[0]} is text already")
+        for path in file_names(output, split):
+            check_not_read(path, sources)
         census = Census()
 
         def texts(progress: Progress) -> Iterator[ChordText]:
@@ -161,7 +163,7 @@ def _print(document: dict[str, Any]) -> None:
         table.add_column(name, justify=cast("Any", justify))
     for kind, found in document["kinds"].items():
         share = "" if found["share"] is None else f"{found['share']:.2%}"
-        examples = (example["text"] for example in found["examples"])
+        examples = (printable(example["text"]) for example in found["examples"])
         shown = "  ".join(text if len(text) <= _SHOWN else text[:_SHOWN] + "…" for text in examples)
         table.add_row(KINDS[kind], f"{found['words']:,}", share, Text(shown))  # brackets are no markup here
     Console().print(table)

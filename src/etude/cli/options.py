@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -106,6 +107,12 @@ def warn_unfamiliar(chords: tuple[Chord, ...], key: Key, nearest: list[Chord]) -
     """Say which chords the model had to read as simpler ones; the song keeps them as they are."""
     for chord, read_as in zip(chords, nearest, strict=True):
         say(f"note: the model does not know {key.name(chord)} and reads it as {key.name(read_as)}")
+
+
+def check_not_read(output: Path, sources: Iterable[str | Path]) -> None:
+    """Refuse to write where what is read stands. Raises `EtudeError`."""
+    if any(Path(source).resolve() == output.resolve() for source in sources):
+        raise EtudeError(f"{output}: is read from and would be replaced; name another file with -o")
 
 
 def check_directory(path: Path) -> None:

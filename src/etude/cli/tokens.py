@@ -26,7 +26,7 @@ from etude.tokens.comparison import AnyTokenizer, Row, compare, comparison_svg
 from etude.tokens.patterns import PATTERNS
 from etude.tokens.tokenizer import TokenizerError
 
-from .options import JsonOption, print_json, read_prompt_text, say
+from .options import JsonOption, check_not_read, print_json, read_prompt_text, say
 
 _LINE_SECONDS = 5.0  # between remarks on long work
 _WIDEST = 32  # cells of a token's text
@@ -98,6 +98,7 @@ def _train(
     if output.is_dir() or not output.absolute().parent.is_dir():
         what = "is a folder" if output.is_dir() else "there is no such folder"
         raise EtudeError(f"{output}: {what}; name a file such as tokenizer.json in a folder that is there")
+    check_not_read(output, corpus)
     begun = time.perf_counter()
     with _progress(() if kind in ("byte", "chord") else corpus) as (watch, progress):
         found = learn_tokenizer(corpus, kind, size, pattern or "gpt2", say, watch, progress)

@@ -10,6 +10,7 @@ Tables are CSV, JSON lines or Parquet, the forms in which the hub has them and w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -22,7 +23,7 @@ from typing import Any
 from etude.hub import HubError, fetch, is_repository
 
 from .chord_text import ChordText
-from .lines import MAX_CORPUS_BYTES, MAX_RATIO, CorpusError, Watch, first_record, opened, read_lines
+from .lines import MAX_CORPUS_BYTES, MAX_RATIO, CorpusError, Watch, first_record, opened, printable, read_lines
 from .tables import MAX_CELL_BYTES, read_rows
 
 HUB = "hub:"
@@ -43,7 +44,10 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))")
 _PLAIN_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 # What says that a title is another version of the same song, or names who else sings.
-_VERSION = re.compile(r"\([^)]*\)|\[[^]]*\]|\b(?:feat|ft|featuring|ver|version)\b.*", re.IGNORECASE)
+_VERSION = re.compile(r"\([^()]*\)|\[[^][]*\]|\b(?:feat|ft|featuring|ver|version)\b.*", re.IGNORECASE)
+
+
+_LONGEST_TITLE = 300  # characters that are looked at
 
 
 class DictError(ValueError):
@@ -73,7 +77,8 @@ def is_table(source: str) -> bool:
     """Whether a source is one of these: a name on the hub, or a file whose ending, or first line, says so."""
     if source.startswith(HUB) or source.removesuffix(".gz").endswith((".csv", ".parquet")):
         return True
-    return TEXT in (first_record(Path(source)) or ())
+    record = first_record(Path(source)) or {}
+    return TEXT in record or isinstance(record.get(CHORDS), str)
 
 
 def read_chord_sites(
@@ -126,14 +131,10 @@ def join_lines(text: str) -> str:
     return " ".join(" ".join(lines[number] for number in sorted(lines)).split())
 
 
-def group_of(artist: str, title: str) -> str:
-    """What versions of one song share: its artist and its title, without marks, brackets and who else sings."""
-
-    def plain(text: str) -> str:
-        words = re.findall(r"\w+", _VERSION.sub(" ", text).casefold())
-        return " ".join(words) or " ".join(text.casefold().split())
-
-    return f"{plain(artist)} / {plain(title)}"
+def group_of(title: str) -> str:
+    """What versions of one song share, by whomever: its title without marks, brackets and who else sings."""
+    title = title[:_LONGEST_TITLE].casefold()
+    return " ".join(re.findall(r"\w+", _VERSION.sub(" ", title))) or " ".join(title.split())
 
 
 def _unescaped(text: str) -> str:
@@ -156,7 +157,7 @@ def _read(path: Path, census: Census, watch: Watch) -> Iterator[ChordText]:
     read = _parquet if name.endswith(".parquet") else _csv if name.endswith(".csv") else _json_lines
     for where, record in read(path, census, watch):
         try:
-            song = _song(where, record)
+            song = _song(record)
         except _NoSongError as reason:
             census.skip(str(reason), where)
             continue
@@ -168,7 +169,7 @@ class _NoSongError(ValueError):
     """Why no song can be made of a row."""
 
 
-def _song(where: str, record: Mapping[str, str | None]) -> ChordText:
+def _song(record: Mapping[str, str | None]) -> ChordText:
     """The song of a row, in which None is a cell that is too large. Raises `_NoSongError`."""
     column = TEXT if TEXT in record else CHORDS
     written = record[column]
@@ -185,8 +186,8 @@ def _song(where: str, record: Mapping[str, str | None]) -> ChordText:
     title, artist = (" ".join((record.get(each) or "").split()) for each in ("song_name", "artist_name"))
     genres = record.get("genres") or ""
     named = [a or b for a, b in _QUOTED.findall(genres)] if genres.startswith("[") else [genres]
-    # A row without a name is a song of its own.
-    group = group_of(artist, title) if title else where
+    # A row without a name is a song of its own, wherever it stands.
+    group = group_of(title) if title else hashlib.sha256(text.encode()).hexdigest()[:16]
     return ChordText(text, title, artist, ", ".join(filter(None, named)), group)
 
 
@@ -240,9 +241,12 @@ def _parquet(path: Path, census: Census, watch: Watch) -> Iterator[tuple[str, di
         if size > MAX_CORPUS_BYTES and size > MAX_RATIO * packed:
             raise CorpusError(f"{path}: {packed:,} bytes say they hold {size:,} of text, which nobody packed so")
         wanted = [each for each in (TEXT, CHORDS, "song_name", "artist_name", "genres") if each in names]
-        number = 0
-        for batch in file.iter_batches(batch_size=1024, columns=wanted):
-            for record in batch.to_pylist():
+        # A cell that repeats is stored once; read as such, and a row at a time, it is in memory once too.
+        strings = [field.name for field in file.schema_arrow if str(field.type) in ("string", "large_string")]
+        file, number = parquet.ParquetFile(path, read_dictionary=[each for each in wanted if each in strings]), 0
+        for batch in file.iter_batches(batch_size=64, columns=wanted):
+            for row in range(batch.num_rows):
+                record = {name: batch.column(name)[row].as_py() for name in wanted}
                 number += 1
                 where = f"{path}, row {number}"
                 if isinstance(record.get(TEXT, record.get(CHORDS)), str):
@@ -263,5 +267,5 @@ def _strings(record: dict[str, Any]) -> dict[str, str | None]:
 
 def _check_columns(path: Path, names: list[str]) -> None:
     if CHORDS not in names and TEXT not in names:
-        shown = ", ".join(names[:8])[:80]
+        shown = printable(", ".join(names[:8])[:80])
         raise CorpusError(f"{path}: no column {CHORDS} or {TEXT}; it has {shown or 'none'}")

@@ -55,9 +55,14 @@ def first_record(path: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(next(read_lines(path))[1].removeprefix(b"\xef\xbb\xbf"))
-    except (StopIteration, ValueError, RecursionError):
+    except (StopIteration, ValueError, RecursionError, CorpusError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def printable(text: str) -> str:
+    """A text of somebody else's, safe to show on a terminal: an escape for each character that cannot be seen."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def shown(path: Path) -> str:

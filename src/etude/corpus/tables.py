@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from .lines import Content, CorpusError, Watch
 
 MAX_CELL_BYTES = 1 << 20
+MAX_ROW_BYTES = 4 << 20
 MAX_CELLS = 1_000
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`number` is the line that it begins on; a cell is None where it is larger than `MAX_CELL_BYTES`."""
+    """`number` is the line that it begins on; a cell is None where it is larger than `MAX_CELL_BYTES`, or the cells
+    before it are larger than `MAX_ROW_BYTES` together."""
 
     number: int
     cells: tuple[bytes | None, ...]
@@ -29,13 +31,15 @@ def read_rows(content: Content, name: str, watch: Watch = lambda count: None) ->
     """Every row that is not blank. Raises `CorpusError` for a quote that never closes and for too many cells."""
     scanner = _Scanner(content, watch)
     while not scanner.at_end():
-        number, cells = scanner.line, list[bytes | None]()
+        number, cells, size = scanner.line, list[bytes | None](), 0
         while True:
             cell = scanner.quoted() if scanner.take(b'"') else b""
             if cell is _OPEN:
                 raise CorpusError(f"{name}, line {number}: a quote opens in this row and never closes; mend the file")
             rest = scanner.plain()  # all of a plain cell; behind a closing quote there should be nothing
-            cells.append(None if cell is None or rest is None else cell + rest)
+            whole = None if cell is None or rest is None or size > MAX_ROW_BYTES else cell + rest
+            cells.append(whole)
+            size += len(whole or b"")
             if len(cells) > MAX_CELLS:
                 raise CorpusError(f"{name}, line {number}: more than {MAX_CELLS:,} cells; is it a table?")
             if not scanner.take(b","):

@@ -32,7 +32,7 @@ def save_texts(path: Path, texts: Iterable[ChordText], split: bool = False) -> d
     endings, and a tenth of the groups, by the digest of their names, is in the latter. Raises `CorpusError` where there
     is no song for a file, and then writes none.
     """
-    paths = (path,) if not split else tuple(_beside(path, side) for side in ("train", "valid"))
+    paths = file_names(path, split)
     counts = dict.fromkeys(paths, 0)
     with ExitStack() as stack:
         files = {each: _open(stack, each) for each in paths}
@@ -44,6 +44,11 @@ def save_texts(path: Path, texts: Iterable[ChordText], split: bool = False) -> d
         if empty:
             raise CorpusError(f"{', '.join(empty)}: no song to write there, so nothing is written")
     return counts
+
+
+def file_names(path: Path, split: bool = False) -> tuple[Path, ...]:
+    """The files that `save_texts` writes."""
+    return (path,) if not split else tuple(_beside(path, side) for side in ("train", "valid"))
 
 
 def read_texts(path: Path, watch: Watch = lambda count: None) -> Iterator[str]:

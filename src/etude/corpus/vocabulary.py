@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from etude.music.theory import Key
 from etude.tokens.bpe import blank_edge
 from etude.tokens.bpe_training import Progress, train_bpe
 from etude.tokens.bytes import ByteTokenizer
@@ -17,8 +15,9 @@ from etude.tokens.comparison import Passage, song_passage, text_passage
 from etude.tokens.patterns import PatternName
 from etude.tokens.tokenizer import TextTokenizer, TokenizerError, in_parts
 
-from .lines import CorpusError, Watch, read_lines
-from .songs import read_songs
+from .chord_text import key_of
+from .lines import CorpusError, Watch
+from .songs import is_songs, read_songs
 from .text import Source, documents, find_sources
 
 Kind = Literal["char", "plain", "byte", "bpe", "chord"]
@@ -69,25 +68,12 @@ def read_passages(corpus: Path, say: Callable[[str], None] = lambda message: Non
 
     JSON lines are songs where the first of them has `chords`. Raises `CorpusError`.
     """
-    if _holds_songs(corpus):
+    if is_songs(corpus):
         for song in read_songs(corpus):
-            key = song.song.key if song.song is not None else Key.detect(song.changes)
-            yield song_passage(song.changes, key)
+            yield song_passage(song.changes, key_of(song))
         return
     for document in _documents(find_sources([corpus], None, say), lambda count: None):
         begins = True
         for text in in_parts(document, blank_edge, _PART, _MAX_PART):
             yield text_passage(text, begins)
             begins = False
-
-
-def _holds_songs(corpus: Path) -> bool:
-    if not corpus.is_file() or not Source(corpus, str(corpus)).is_json:
-        return False
-    for _, line in read_lines(corpus):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            return False
-        return isinstance(record, dict) and "chords" in record
-    return False

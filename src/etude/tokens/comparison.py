@@ -54,7 +54,8 @@ def song_passage(changes: Sequence[Chord], key: Key) -> Passage:
 
 def text_passage(text: str, begins: bool = True) -> Passage:
     """Some text; the words in it that `Chord.parse` reads are its chords."""
-    found = [(match.start(), _chord(match[0])) for match in _WORD.finditer(text)]
+    words = (match for match in _WORD.finditer(text) if match.end() - match.start() <= 2 * _LONGEST_CHORD)
+    found = [(match.start(), _chord(match[0])) for match in words]
     chords = [(start + at, start + end, chord) for start, each in found if each for at, end, chord in (each,)]
     spans = np.array([(start, end) for start, end, _ in chords], np.int64).reshape(-1, 2)
     return Passage(text, tuple(chord for _, _, chord in chords), spans, begins=begins)

@@ -180,7 +180,7 @@ class TextRecipe:
     """Optimiser steps, unless `minutes` sets them."""
     minutes: float = 0.0
     """Wall-clock budget; when not 0, `steps` is set from the speed of the first steps."""
-    warmup: float = 100
+    warmup: float = 100.0
     """Steps over which the rate rises from 0; below 1, the share of the run's steps."""
     learning_rate: float = 1e-3
     """AdamW's rate after that, from which it falls along half a cosine."""
@@ -256,7 +256,7 @@ def _lesson(rung: str, n_layer: int = 1, n_head: int = 1, n_embd: int = 32, step
     """The run of a rung of docs/ladder: a short block, many windows a step, one rate from first to last."""
     return TextRecipe(
         name=rung, architecture="lesson", rung=rung, tokenizer="plain", n_layer=n_layer, n_head=n_head, n_embd=n_embd,
-        block_size=8, batch_size=32, steps=steps, warmup=0, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.999,
+        block_size=8, batch_size=32, steps=steps, warmup=0.0, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.999,
         weight_decay=0.01, clip=0.0, validate_every=1000,
     )  # fmt: skip
 
@@ -268,14 +268,14 @@ RECIPES: dict[str, Recipe] = {
     "micro": MicroRecipe(),
     "classic": TextRecipe(),
     "modern": TextRecipe(
-        name="modern", architecture="modern", block_size=128, batch_size=16, steps=750, dropout=0.1, warmup=10,
+        name="modern", architecture="modern", block_size=128, batch_size=16, steps=750, dropout=0.1, warmup=10.0,
         learning_rate=1e-2, final_learning_rate=0.0, beta2=0.95, weight_decay=0.0, clip=0.0, matrix_learning_rate=0.02,
         matrix_weight_decay=0.1, ngram_rows=1 << 14, ngram_learning_rate=0.02, ngram_dropout=0.6, precision="auto",
         compile="auto", validate_every=250, keep="best",
     ),
     "finetune": TextRecipe(
         name="finetune", tokenizer="", n_layer=0, n_head=0, n_embd=0, block_size=0, dropout=0.1, batch_size=4,
-        steps=200, warmup=20, learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100, keep="best",
+        steps=200, warmup=20.0, learning_rate=3e-5, final_learning_rate=3e-6, validate_every=100, keep="best",
         sample_tokens=64,
     ),
     # GPT-2 124M on 10 billion tokens, 2^19 a step: rates and batch are GPT-3's for this size (Brown et al. 2020).
@@ -339,5 +339,6 @@ def with_settings(recipe: _R, settings: Iterable[str]) -> _R:
         except KeyError:
             raise RecipeError(f"{key} takes true or false, not {value!r}") from None
         except ValueError:
-            raise RecipeError(f"{key} takes a {known[key].__name__}, not {value!r}") from None
+            wanted = "a whole number" if known[key] is int else "a number"
+            raise RecipeError(f"{key} takes {wanted}, not {value!r}") from None
     return replace(recipe, **changes)
