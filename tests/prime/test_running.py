@@ -65,6 +65,10 @@ def test_it_is_stopped_at_its_limits(source: str, limits: Limits, words: str) ->
         ("import os; os.system('touch {0}')", "start another process"),
         ("import subprocess; subprocess.run(['touch', {0!r}])", "start another process"),
         ("import os; os.fork()", "start another process"),
+        ("import os; os.mkfifo({0!r})", "call mkfifo"),
+        ("import posix; posix.mknod({0!r})", "call mknod"),
+        ("import _posixsubprocess as p; p.fork_exec()", "call fork_exec"),
+        ("import sys; sys.audit('subprocess.\x1b]0;x')", "(subprocess.\\x1b]0;x)"),  # no escapes for the terminal
         ("import os; os.kill(1, 0)", "send a signal"),
         ("import socket; socket.create_connection(('127.0.0.1', 9))", "use the network"),
         ("import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')", "use the network"),

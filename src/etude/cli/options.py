@@ -109,6 +109,14 @@ def warn_unfamiliar(chords: tuple[Chord, ...], key: Key, nearest: list[Chord]) -
         say(f"note: the model does not know {key.name(chord)} and reads it as {key.name(read_as)}")
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done. Raises `EtudeError`."""
+    if path.is_dir():
+        raise EtudeError(f"{path} is a folder; name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise EtudeError(f"{path}: there is no such folder to write it to")
+
+
 def check_not_read(output: Path, sources: Iterable[str | Path]) -> None:
     """Refuse to write where what is read stands. Raises `EtudeError`."""
     if any(Path(source).resolve() == output.resolve() for source in sources):

@@ -13,7 +13,7 @@ from etude.errors import EtudeError
 from etude.files import atomic_write
 
 from . import prime_song
-from .options import JsonOption, SeedOption, print_json, say
+from .options import JsonOption, SeedOption, check_folder, print_json, say
 
 if TYPE_CHECKING:
     from etude.prime.models import Rounded
@@ -76,7 +76,9 @@ def _register_pack(app: typer.Typer) -> None:
         given: Annotated[
             Path | None, typer.Option("--input", help="A file that the program finds as input.txt.")
         ] = None,
-        seconds: Annotated[float, typer.Option(help="The longest that each is run for the check.", min=0.1)] = 60.0,
+        seconds: Annotated[
+            float, typer.Option(help="The longest that each is run for the check.", min=0.1, max=1e6)
+        ] = 60.0,
         corpus: Annotated[
             list[Path] | None,
             typer.Option(
@@ -117,6 +119,9 @@ def _register_pack(app: typer.Typer) -> None:
             if path.suffix not in (*_TEXT, *_PICTURES, ".json"):
                 known = ", ".join((*_TEXT, ".json", *_PICTURES))
                 raise typer.BadParameter(f"{path}: what to write is told by the name's end: {known}")
+            check_folder(path)
+        if any(path.suffix in _PICTURES for path in outputs):
+            packing.qr_code(1, "svg")  # whether one can be drawn here, before the search
         told: dict[str, Any] = {}
         rounded = None
         if program is not None:
@@ -153,7 +158,7 @@ def _register_pack(app: typer.Typer) -> None:
                 "zlib.decompress(n.to_bytes((n.bit_length() + 7) // 8, 'big'), 31)",
             ],
         }
-        for path in outputs:
+        for path in sorted(outputs, key=lambda path: path.suffix in _PICTURES):  # the digits first
             _write(path, packed, hexadecimal, written)
         if rounded is not None and quantized_model is not None:
             from etude.prime.models import save_rounded
@@ -340,8 +345,8 @@ def _register_run(app: typer.Typer) -> None:
         given: Annotated[
             Path | None, typer.Option("--input", help="A file that the program finds as input.txt.")
         ] = None,
-        seconds: Annotated[float, typer.Option(help="The longest that it may run.", min=0.1)] = 600.0,
-        memory: Annotated[int, typer.Option(help="MiB of memory that it may take.", min=32)] = 1024,
+        seconds: Annotated[float, typer.Option(help="The longest that it may run.", min=0.1, max=1e6)] = 600.0,
+        memory: Annotated[int, typer.Option(help="MiB of memory that it may take.", min=32, max=1 << 20)] = 1024,
         show: Annotated[bool, typer.Option(help="Whether the program is shown before.")] = True,
     ) -> None:
         """Show the program in a number, ask, and run it: apart, without environment, with limits.

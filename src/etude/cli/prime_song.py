@@ -34,7 +34,7 @@ from etude.prime.number import decimal, read_number
 from etude.prime.recovery import Recovered, recover
 from etude.prime.song import Song, compose, read_sample, write_audio, write_midi
 
-from .options import JsonOption, print_json, say
+from .options import JsonOption, check_folder, print_json, say
 
 _SCORE = (".svg",)
 _KINDS = (*WAV, *OTHERS, *MIDI, *_SCORE)
@@ -71,7 +71,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         digits: Annotated[int | None, typer.Option(help="Only so many digits.", min=1, show_default="all")] = None,
         seconds: Annotated[
-            float | None, typer.Option(help="Only so many seconds of notes.", min=0.1, show_default="all")
+            float | None, typer.Option(help="Only so many seconds of notes.", min=0.1, max=1e6, show_default="all")
         ] = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -148,7 +148,7 @@ def register(app: typer.Typer) -> None:
         """
         for path in (output, program):
             if path is not None:
-                _check_folder(path)
+                check_folder(path)
         heard = listen(song, tempo)
         try:
             found = recover(
@@ -190,14 +190,7 @@ def _check_output(path: Path) -> None:
         raise typer.BadParameter(f"{path}: cannot write this kind of file; known: {', '.join(_KINDS)}")
     if path.suffix.lower() in OTHERS:
         check_ending(path)
-    _check_folder(path)
-
-
-def _check_folder(path: Path) -> None:
-    if path.is_dir():
-        raise EtudeError(f"{path} is a folder; name a file in it")
-    if not path.absolute().parent.is_dir():
-        raise EtudeError(f"{path}: there is no such folder to write it to")
+    check_folder(path)
 
 
 def _song_facts(song: Song) -> dict[str, object]:

@@ -12,7 +12,9 @@ import os
 import resource
 import runpy
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, NoReturn
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -28,6 +30,11 @@ _REFUSED = {
     "use the network": ("ftplib.", "http.", "imaplib.", "nntplib.", "poplib.", "smtplib.", "socket.", "urllib."),
     "load a foreign library": ("ctypes.", "cffi."),
     "change its limits": ("resource.",),
+}  # fmt: skip
+# What Python does not announce.
+_UNANNOUNCED = {
+    "os": ("mkfifo", "mknod"), "posix": ("mkfifo", "mknod"), "_posixshmem": ("shm_open", "shm_unlink"),
+    "_posixsubprocess": ("fork_exec",),
 }  # fmt: skip
 
 
@@ -47,6 +54,15 @@ def main(path: str, report: int, seconds: int, memory: int) -> None:
             if event.startswith(events):
                 end(f"it tried to {what} ({event}), which is refused")
 
+    def refused(name: str) -> Callable[..., NoReturn]:
+        return lambda *arguments, **named: end(f"it tried to call {name}, which is refused")
+
+    for module, names in _UNANNOUNCED.items():
+        with suppress(ImportError):
+            found = import_module(module)
+            for name in names:
+                if hasattr(found, name):
+                    setattr(found, name, refused(name))
     sys.argv = [path]
     limit(seconds, memory)
     sys.addaudithook(heed)
@@ -66,7 +82,7 @@ def limit(seconds: int, memory: int) -> None:
         resource.RLIMIT_NPROC: (0, 0),
     }
     for name, bound in wanted.items():
-        with suppress(ValueError, OSError):  # a system that does not know it, or allows less already
+        with suppress(ValueError, OSError, OverflowError):  # a system that does not know it, or allows less already
             resource.setrlimit(name, bound)
 
 

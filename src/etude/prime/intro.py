@@ -36,11 +36,21 @@ def framed(digits: str, table: str) -> str:
 
 
 def scale_of(notes: Sequence[int]) -> dict[int, str] | None:
-    """The digit of each note, from an intro's first twenty notes; None where the song does not begin with an intro."""
-    up, down = list(notes[:10]), list(notes[10:20])
-    if len(set(up)) != 10 or down != up[::-1]:
+    """The digit of each note, from an intro's first twenty notes, two of which may be wrong; None without an intro."""
+    if len(notes) < 20:
         return None
-    return dict(zip(up, SCALE, strict=True))
+    pairs = list(zip(notes[:10], notes[19:9:-1], strict=True))  # each digit's note, sung upwards and downwards
+    sure = {up for up, down in pairs if up == down}
+    wrong = [at for at, (up, down) in enumerate(pairs) if up != down]
+    if len(wrong) > 2 or len(sure) + len(wrong) != 10:
+        return None
+    found = [up for up, _ in pairs]
+    for at in wrong:  # of the two notes, the one that no other digit has
+        left = set(pairs[at]) - sure - {found[other] for other in wrong if other < at}
+        if len(left) != 1:
+            return None
+        (found[at],) = left
+    return dict(zip(found, SCALE, strict=True)) if len(set(found)) == 10 else None
 
 
 def unframed(sung: str) -> Framed | None:

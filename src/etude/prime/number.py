@@ -20,6 +20,8 @@ from etude.errors import EtudeError
 MAX_DIGITS = 100_000
 MAX_FILE_BYTES = 1 << 18
 MAX_PROGRAM_BYTES = 1 << 20
+PROOF_ROOM = 16
+"""Bits of c in A·2^m + c·2^s + 1, the form of a number with a proof: 65,536 numbers, of which some are prime."""
 
 _PIECE = 4000  # digits that Python converts at once: it refuses more than 4,300, and takes a time that is their square
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+")

@@ -28,7 +28,7 @@ from typing import Any
 from etude.files import atomic_write
 
 from .certificate import Certificate, Factor, check
-from .number import MAX_DIGITS, MAX_PROGRAM_BYTES, NumberFile, PrimeError, decimal, decode, to_bytes
+from .number import MAX_DIGITS, MAX_PROGRAM_BYTES, PROOF_ROOM, NumberFile, PrimeError, decimal, decode, to_bytes
 from .primality import gmp, jacobi
 from .search import Progress, Progression, first_prime
 
@@ -37,7 +37,6 @@ Say = Callable[[str], None]
 # Magic number, deflate, no flags, no time, "compressed as far as it goes", and "unknown" for the operating system.
 _HEADER = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 2, 255])
 _ROUNDS, _QUICK_ROUNDS = 300, 15  # of zopfli; what is gained after so many is nothing, for programs of some kilobytes
-_PROOF_ROOM = 16  # bits of c in A·2^m + c·2^s + 1: 65,536 numbers, of which one in some thousands is a prime
 _SAVE_SECONDS = 5.0
 
 
@@ -77,7 +76,7 @@ def minify(source: str) -> list[str]:
                 )
                 for rename, hoist in product((True, False), repeat=2)
             ]
-    except (SyntaxError, ValueError, RecursionError, python_minifier.UnstableMinification) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError, python_minifier.UnstableMinification) as error:
         raise PrimeError(f"it cannot be read as Python ({error}); --no-minify packs it as it is") from error
 
 
@@ -115,6 +114,8 @@ def find(
     bits, so that a short certificate proves it. What was searched already is read from `state` and kept there; the file
     is taken away at the end. Raises `PrimeError`.
     """
+    if (digits := digits_at_least(member, proven)) > MAX_DIGITS:
+        raise PrimeError(f"the prime would have {digits:,} digits; at most {MAX_DIGITS:,} are read again")
     began, tests = time.monotonic(), 0
     kept = _State(state, member, proven)
     for room, numbers in _rooms(int.from_bytes(member, "big"), proven):
@@ -148,9 +149,9 @@ def _rooms(payload: int, proven: bool) -> Iterator[tuple[int, Progression]]:
         bits = payload.bit_length() + 8 * room
         if not proven:
             yield room, Progression((payload << 8 * room) + 1, 1, 1 << (8 * room - 1))
-        elif 3 * (8 * room - _PROOF_ROOM) >= bits:
-            shift = 8 * room - _PROOF_ROOM
-            yield room, Progression((payload << 8 * room) + 1, shift, 1 << _PROOF_ROOM)
+        elif 3 * (8 * room - PROOF_ROOM) >= bits:
+            shift = 8 * room - PROOF_ROOM
+            yield room, Progression((payload << 8 * room) + 1, shift, 1 << PROOF_ROOM)
 
 
 class _State:
@@ -162,7 +163,8 @@ class _State:
         if path is not None and path.exists():
             with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 known = json.loads(path.read_bytes()[:1000])
-                if known["search"] == self._key and all(type(known[name]) is int for name in ("room", "next")):
+                sound = all(type(known[name]) is int and known[name] >= 0 for name in ("room", "next"))
+                if known["search"] == self._key and sound and known["room"] < 1 << 12:
                     self.room, self.next = known["room"], max(0, known["next"])
 
     def save(self, room: int | None = None, next: int | None = None, now: bool = False) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations, islice, permutations
-from math import gcd, log2, log10
+from math import gcd, log, log2, log10
 
 from .hearing import Heard, doubtful
 from .intro import scale_of, unframed
 from .notes import DEFAULT_RAGA, INTONATIONS, RAGAS, Raga, frequency
-from .number import Payload, PrimeError, decimal, decode, parse
+from .number import PROOF_ROOM, Payload, PrimeError, decimal, decode, parse
 from .primality import is_probable_prime
 
 _GZIP = bytes.fromhex("1f8b08")  # how every gzip file begins
@@ -30,7 +30,7 @@ _LIKELIEST = 6  # of the ways to read the notes, in which wrong ones are looked 
 _MAX_TABLES = 5040  # ways to give what is left of ten digits that are tried
 _DOUBTS = 12  # the notes heard least surely, of which any may be wrong at once
 _MAX_TRIALS = 50_000  # numbers with one digit changed that are opened
-_MAX_TESTS = 100  # and that are tested for primality
+_CHANCE = 20  # a prime that is found among candidates must be so many times likelier than one by chance
 _SMALL_PRIMES = 2 * 3 * 5 * 7 * 11 * 13 * 17 * 19 * 23 * 29 * 31 * 37 * 41 * 43 * 47 * 53 * 59 * 61 * 67 * 71 * 73 * 79
 
 
@@ -200,6 +200,8 @@ def _recovered(heard: Heard, names: dict[int, str], source: str, thorough: bool)
         repaired = _mend_member(digits, _spelt(heard.second, names), heard, thorough)
         if repaired is not None:
             number, payload = repaired, _opened(repaired)
+    if source == "number" and payload is None:  # a guess that nothing bears out is not worth a test
+        return Recovered(number, decimal(number).zfill(len(digits)), source, 0, False, None)
     prime = is_probable_prime(number, 0)
     if not prime and payload is not None:
         repaired = _mend_tail(number, payload, heard)
@@ -246,23 +248,25 @@ def _mend_member(digits: str, second: str, heard: Heard, thorough: bool) -> int 
 
 
 def _mend_tail(number: int, payload: Payload, heard: Heard) -> int | None:
-    """The prime that differs in one digit of what follows the program, which no checksum guards."""
-    digits = decimal(number)
-    length = min(len(digits), len(decimal((1 << 8 * payload.free_bytes) - 1)) + 1)
-    places = [at for at in doubtful(heard, len(digits)) if at >= len(digits) - length]
-    tests = 0
-    for at in places:
+    """The prime that differs in one digit of what follows the program, which no checksum guards.
+
+    A prime among many candidates would prove nothing, as one number in ln(N) is one: where they are too many, none is
+    taken. The provable form, which ends in 0...01, leaves few.
+    """
+    digits, free = decimal(number), 8 * payload.free_bytes
+    length = min(len(digits), len(decimal((1 << free) - 1)))
+    ending = 1 << (free - PROOF_ROOM) if free > 2 * PROOF_ROOM else 1
+    candidates = []
+    for at in (at for at in doubtful(heard, len(digits)) if at >= len(digits) - length):
         power = int(10 ** (len(digits) - 1 - at))
         for other in range(10):
             changed = number + (other - int(digits[at])) * power
-            if changed == number or gcd(changed, _SMALL_PRIMES) != 1:
+            if changed == number or changed >> free != number >> free or (changed - 1) % ending:
                 continue
-            tests += 1
-            if tests > _MAX_TESTS:
-                return None
-            if is_probable_prime(changed, 0):
-                return changed
-    return None
+            candidates.append(changed)
+    if _CHANCE * len(candidates) > number.bit_length() * log(2):
+        return None
+    return next((each for each in candidates if gcd(each, _SMALL_PRIMES) == 1 and is_probable_prime(each, 0)), None)
 
 
 def _spelt(notes: Iterable[int], names: dict[int, str]) -> str:

@@ -20,6 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from etude.corpus.lines import printable
+
 from .number import PrimeError
 
 MAX_INPUT_BYTES = 64 << 20
@@ -135,4 +137,4 @@ def _listen(process: subprocess.Popen[bytes], limits: Limits, write: Callable[[b
 def _said(descriptor: int) -> str:
     """What the guard wrote, if anything; a process that holds the other end open is not waited for."""
     ready, _, _ = select.select([descriptor], [], [], 0)
-    return os.read(descriptor, 1000).decode(errors="replace") if ready else ""
+    return printable(os.read(descriptor, 1000).decode(errors="replace")) if ready else ""
