@@ -128,3 +128,12 @@ def test_chords_of_a_model_of_text(etude: Etude, text_model: Path, songs_file: P
     (tmp_path / "a.txt").write_text("C G Am F")
     fails(etude("eval", text_model, tmp_path / "a.txt", "--songs", "1"), 2, "--songs is for files of songs")
     assert "nats_per_token" in json.loads(etude("eval", text_model, tmp_path / "a.txt", "--json").stdout)
+
+
+def test_what_is_read_is_not_replaced(etude: Etude, songs_file: Path, tmp_path: Path) -> None:
+    before = songs_file.read_bytes()
+    fails(etude("chart", "text", songs_file, "-o", songs_file), 1, "is read from and would be replaced")
+    fails(etude("tokens", "train", songs_file, "-o", songs_file), 1, "is read from and would be replaced")
+    (tmp_path / "a.train.jsonl").write_bytes(before)
+    fails(etude("chart", "text", "a.train.jsonl", "-o", "a.jsonl", "--split"), 1, "a.train.jsonl: is read from")
+    assert songs_file.read_bytes() == before == (tmp_path / "a.train.jsonl").read_bytes()

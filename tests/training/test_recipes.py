@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etude.training.recipes import RECIPES, RecipeError, TextRecipe, sized
+from etude.training.recipes import RECIPES, RecipeError, TextRecipe, sized, with_settings
 
 
 def test_a_size_sets_width_heads_and_adamws_rate_in_proportion() -> None:
@@ -30,3 +30,11 @@ def test_sizes_that_cannot_be() -> None:
         sized(RECIPES["classic"], 0)
     with pytest.raises(RecipeError, match="the recipe bigram is as wide as the vocabulary"):
         sized(RECIPES["bigram"], 2)
+
+
+def test_a_share_of_the_run_can_be_set_as_a_warm_up() -> None:
+    for name in ("classic", "modern", "finetune", "gpt2-124m"):
+        changed = with_settings(RECIPES[name], ["warmup=0.05"])
+        assert isinstance(changed, TextRecipe) and changed.warmup == 0.05
+    with pytest.raises(RecipeError, match="steps takes a whole number"):
+        with_settings(RECIPES["classic"], ["steps=1.5"])
