@@ -18,6 +18,7 @@ from etude.gpt.config import GPTConfig
 SMALL = GPTConfig("gpt2", 300, 1024, 1, 2, 64, bos_token_id=256, eos_token_id=256)
 
 
+@pytest.mark.slow
 def test_subjects_are_measured_in_turns_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = [subject for subject in SUBJECTS if subject.library.startswith("etude")][:2]
     absent = Subject("llama.cpp", "Q9_9", ("no_such_module",))

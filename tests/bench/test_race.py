@@ -31,6 +31,7 @@ def command(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Compl
     return subprocess.run(line, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_all_engines_run_the_same_race(words: Path) -> None:
     told: list[tuple[str, int]] = []
     laps = list(race(words, installed(), 12, lambda engine, done, remark: told.append((engine, done))))

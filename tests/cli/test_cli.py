@@ -275,6 +275,7 @@ def test_text_training_as_a_document_and_resumed(names_file: Path, tmp_path: Pat
     fails(etude("train", names_file, "-o", run, "--resume"), 1, "another corpus")
 
 
+@pytest.mark.slow
 def test_train_on_a_stream_and_go_on_from_what_came(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
     text, run, tuned = tmp_path / "hills.txt", tmp_path / "run", tmp_path / "tuned"

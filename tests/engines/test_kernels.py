@@ -24,6 +24,7 @@ def test_a_cache_takes_the_memory_that_is_written() -> None:
         assert after - before < 600  # pages
 
 
+@pytest.mark.slow
 def test_compiled_and_loaded_code_give_the_same_bits(tmp_path: Path) -> None:
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

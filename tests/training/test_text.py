@@ -166,6 +166,7 @@ def test_a_stopped_run_resumes_to_the_same_bytes(text_file: Path, tmp_path: Path
     same_files(whole, parts)
 
 
+@pytest.mark.slow
 def test_a_killed_finetuning_resumes_to_the_same_bytes_without_its_model(
     text_file: Path, bpe_model: Path, tmp_path: Path
 ) -> None:
@@ -751,6 +752,7 @@ def test_a_result_shows_its_loss_in_a_notebook(text_file: Path, tmp_path: Path) 
 
 
 @pytest.mark.skipif(compiler() is None, reason="compiles the step, and there is no C++ compiler")
+@pytest.mark.slow
 def test_a_compiled_run_resumes_to_the_same_bytes(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
