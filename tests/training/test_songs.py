@@ -262,7 +262,7 @@ def test_settings_by_name() -> None:
     changed = with_settings(ChordRecipe(), ["n_layer=2", "dropout=0.5", "weights=float32"])
     assert (changed.n_layer, changed.dropout, changed.weights) == (2, 0.5, "float32")
     for setting, message in [
-        ("n_layers=2", "did you mean n_layer"), ("n_layer", "key=value"), ("n_layer=two", "takes a int"),
+        ("n_layers=2", "did you mean n_layer"), ("n_layer", "key=value"), ("n_layer=two", "takes a whole number"),
         ("dropout=1.5", "share"),
         ("steps=0", "at least 1"), ("block_size=4", "at least 16"), ("minutes=inf", "finite"),
         ("seed=9999999999999999999", "below"), ("learning_rate=-1", "negative"), ("weights=int8", "float32 or"),
