@@ -33,17 +33,18 @@ def verify_file(path: Path) -> Verdict:
         certificate = read_certificate(file.remarks)
     except CertificateError as error:
         certificate, faults = None, [str(error)]
-    if is_probable_prime(file.number):
-        document["prime"] = "probable"
-        if certificate is not None:
-            library = gmp()
-            try:
-                check(file.number if library is None else library.mpz(file.number), certificate)
-                document |= {"prime": "proved", "certificate": str(certificate)}
-            except CertificateError as error:
-                faults.append(str(error))
-    else:
-        faults = ["it is not prime"]
+    if certificate is not None:
+        library = gmp()
+        try:
+            check(file.number if library is None else library.mpz(file.number), certificate)
+            document |= {"prime": "proved", "certificate": str(certificate)}
+        except CertificateError as error:
+            faults.append(str(error))
+    if document["prime"] == "no":  # what is proved need not be tested
+        if is_probable_prime(file.number):
+            document["prime"] = "probable"
+        else:
+            faults = ["it is not prime"]
     try:
         decode(file.number)
     except PrimeError as error:
