@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from etude.prime.intro import INTRO_NOTES, framed, scale_of, unframed
-from etude.prime.notes import ranking
 
 DIGITS = "4015900675360164941257961833784007821955751818867272204251449157644366823689729146104054213"
 
 
 def test_what_is_framed_comes_back() -> None:
-    sung = framed(DIGITS, ranking(DIGITS))
+    sung = framed(DIGITS)
     assert sung.startswith("01234567899876543210000091")
     found = unframed(sung)
     assert found is not None
@@ -24,7 +23,7 @@ def test_the_scale_is_recognised_on_any_notes_and_only_there() -> None:
 
 
 def test_wrong_notes_in_every_part_are_mended_or_refused() -> None:
-    sung = framed(DIGITS, ranking(DIGITS))
+    sung = framed(DIGITS)
     for place in (22, 30, 37, INTRO_NOTES, 80, len(sung) - 1):
         spoiled = sung[:place] + str((int(sung[place]) + 3) % 10) + sung[place + 1 :]
         found = unframed(spoiled)

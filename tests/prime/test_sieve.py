@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from etude.prime.sieve import primes_up_to, remainders, survivors
 
 
-@pytest.mark.parametrize("limit", [3, 4, 10, 1023, 1024, 1025, 1031, 99_991, 99_992, 4_200_000])
+@pytest.mark.parametrize("limit", [3, 4, 10, 1023, 1024, 1025, 1031, 99_991, 99_992, 1031**2 + 10, 4_200_000])
 def test_primes_are_all_and_in_order(limit: int) -> None:
     found = np.concatenate(list(primes_up_to(limit))).tolist()
     p, wanted = 3, []

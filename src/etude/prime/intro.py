@@ -28,9 +28,8 @@ class Framed:
     """how many digits were put right"""
 
 
-def framed(digits: str, table: str) -> str:
-    """The digits of intro, song and outro. The `table` only says that the song has one: the intro sings it."""
-    assert sorted(table) == list(SCALE)
+def framed(digits: str) -> str:
+    """The digits of intro, song and outro."""
     facts = f"{len(digits):06d}{zlib.crc32(digits.encode()):010d}"
     return SCALE + SCALE[::-1] + facts + _check(facts) + digits + parity_digits(digits)
 

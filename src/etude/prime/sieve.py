@@ -25,7 +25,7 @@ def primes_up_to(limit: int) -> Iterator[UInts]:
     """The odd primes up to `limit`, below 2^32, ascending, in parts."""
     known = _small_primes(max(_SMALLEST, math.isqrt(limit)))
     yield known[known <= limit]
-    low = int(max(_SMALLEST, math.isqrt(limit))) // 2 * 2 + 1
+    low = (max(_SMALLEST, math.isqrt(limit)) + 1) // 2 * 2 + 1  # the first odd number after those
     while low <= limit:
         odd = np.ones(min(_SEGMENT, limit - low + 2) // 2, bool)  # of low, low + 2, ...
         for p in known.tolist():

@@ -87,7 +87,7 @@ class Song:
     @cached_property
     def sung(self) -> str:
         """All digits that are sung, those of the intro and the outro too."""
-        return framed(self.digits, self.table) if self.intro else self.digits
+        return framed(self.digits) if self.intro else self.digits
 
     @cached_property
     def slots(self) -> list[int | None]:
