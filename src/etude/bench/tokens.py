@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from etude.corpus.text import documents, find_sources
 from etude.corpus.vocabulary import learn_tokenizer
 from etude.errors import EtudeError
 from etude.tokens.bpe import blank_edge
+from etude.tokens.bpe_training import MAX_PART, PART
 from etude.tokens.tokenizer import in_parts
 
 VOCAB_SIZE = 20_000
 MEGABYTES = 100
 SUBJECTS = ("etude", "tokenizers, of the file", "tokenizers, in large parts")
+ROUNDS = 3
 _WORDS, _BATCH = 400_000, 200_000
 _ONSETS = ("", "b", "br", "ch", "d", "f", "g", "h", "k", "l", "m", "n", "p", "qu", "r", "s", "st", "t", "tr", "v", "z")
 _RHYMES = ("a", "an", "ar", "e", "en", "er", "i", "in", "is", "o", "on", "or", "u", "um", "y", "é", "ö", "ou", "ea")
@@ -49,21 +52,26 @@ def bench(corpus: Path | None = None, report: Callable[[str], None] = lambda rem
             size = path.stat().st_size / 1e6
         except OSError as error:
             raise EtudeError(f"{path}: cannot be read ({error.strerror})") from error
-        found = {}
-        for subject in SUBJECTS:
-            report(f"{subject}: {size:,.1f} MB")
-            found[subject] = _apart(subject, path)
+        found: dict[str, list[dict[str, Any]]] = {subject: [] for subject in SUBJECTS}
+        for turn in range(ROUNDS):  # in turns, since a machine's speed drifts by more than they differ
+            for subject in SUBJECTS:
+                report(f"{subject}: {size:,.1f} MB, round {turn + 1} of {ROUNDS}")
+                found[subject].append(_apart(subject, path))
     rows = list[Row]()
-    for subject, each in found.items():
-        rows.append({"subject": subject, "metric": "learning", "value": each["seconds"], "unit": "s"})
-        rows.append({"subject": subject, "metric": "text", "value": size / each["seconds"], "unit": "MB/s"})
-        rows.append({"subject": subject, "metric": "processor time", "value": each["processor"], "unit": "s"})
-        rows.append({"subject": subject, "metric": "most memory", "value": each["memory"], "unit": "MiB"})
-    ours, others = found["etude"], [found[subject] for subject in SUBJECTS[1:]]
-    times = min(each["seconds"] for each in others) / ours["seconds"]
-    same = sum(a == b for a, b in zip(ours["merges"], found[SUBJECTS[2]]["merges"], strict=False))
-    rows.append({"subject": "etude", "metric": "to the faster of the others", "value": times, "unit": "times"})
-    rows.append({"subject": "etude", "metric": "merges", "value": len(ours["merges"]), "unit": "merges"})
+    for subject, rounds in found.items():
+        seconds, processor = (median(each[name] for each in rounds) for name in ("seconds", "processor"))
+        rows.append({"subject": subject, "metric": "learning", "value": seconds, "unit": "s"})
+        rows.append({"subject": subject, "metric": "text", "value": size / seconds, "unit": "MB/s"})
+        rows.append({"subject": subject, "metric": "processor time", "value": processor, "unit": "s"})
+        memory = max(each["memory"] for each in rounds)
+        rows.append({"subject": subject, "metric": "most memory", "value": memory, "unit": "MiB"})
+    for other in SUBJECTS[1:]:
+        pairs = zip(found[other], found["etude"], strict=True)
+        times = median(theirs["seconds"] / ours["seconds"] for theirs, ours in pairs)
+        rows.append({"subject": "etude", "metric": f"speed over {other}", "value": times, "unit": "times"})
+    merges, theirs = found["etude"][0]["merges"], found[SUBJECTS[2]][0]["merges"]
+    same = sum(a == b for a, b in zip(merges, theirs, strict=False))
+    rows.append({"subject": "etude", "metric": "merges", "value": len(merges), "unit": "merges"})
     return [*rows, {"subject": "etude", "metric": "merges that are the library's", "value": same, "unit": "merges"}]
 
 
@@ -124,7 +132,7 @@ def measure(subject: str, path: Path) -> dict[str, Any]:
             tokenizer.train([str(path)], trainer)
         else:
             pieces = (piece for source in find_sources([path]) for _, found in documents(source) for piece in found)
-            tokenizer.train_from_iterator(in_parts(pieces, blank_edge, 1 << 16, 1 << 20), trainer)
+            tokenizer.train_from_iterator(in_parts(pieces, blank_edge, PART, MAX_PART), trainer)
         text = tokenizer.to_str()
     seconds = time.perf_counter() - begun
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -23,7 +23,9 @@ from .tokenizer import TokenizerError, in_parts, whole_characters
 MIN_VOCAB_SIZE = 257  # the bytes and <|endoftext|>
 MAX_VOCAB_SIZE = 1 << 20
 MIN_COUNT = 2  # a pair that occurs once teaches nothing
-_PART, _MAX_PART = 1 << 16, 1 << 20  # characters that the library is given together
+PART, MAX_PART = 1 << 14, 1 << 20
+"""Characters that the library is given together; what it notes of larger parts leaves the processor's cache."""
+
 _BUFFER = 1 << 20
 _KILLED = (-9, 137)
 
@@ -49,7 +51,7 @@ def train_bpe(
     with _library(vocab_size - 1, pattern, min_count, progress) as library:
         assert library.stdin is not None and library.stdout is not None
         for document in documents:
-            for part in in_parts(document, blank_edge, _PART, _MAX_PART):
+            for part in in_parts(document, blank_edge, PART, MAX_PART):
                 text, any_text = whole_characters(part), True
                 library.stdin.write(len(text).to_bytes(8, "little"))
                 library.stdin.write(text)
