@@ -140,6 +140,8 @@ def test_faults_are_one_line(etude: Command, tmp_path: Path, program: Path) -> N
     fails(etude("prime", "verify", tmp_path / "none"), 1, "No such file")
     fails(etude("prime", "pack"), 2, "--model")
     fails(etude("prime", "pack", program, "-o", tmp_path / "p.gif"), 2, ".svg")
+    fails(etude("prime", "pack", program, "--within", "0.02"), 2, "--within is for --model")
+    fails(etude("prime", "pack", "--model", tmp_path, "--input", program), 2, "--input is for a PROGRAM")
     program.write_text("print(")
     fails(etude("prime", "pack", program), 1, "program.py", "--no-minify")
 

@@ -99,6 +99,10 @@ def test_wrong_usage(number: Path, arguments: tuple[str, ...]) -> None:
     etude("sing", number, *arguments, status=2)
 
 
+def test_a_raga_alone_tells_no_digits(number: Path) -> None:
+    assert "--table" in etude("hear", number, "--raga", "bhairavi", status=2)
+
+
 def test_places_that_cannot_be_written(number: Path, tmp_path: Path) -> None:
     with pytest.raises(EtudeError, match="no such folder"):
         etude("sing", number, "-o", tmp_path / "none" / "a.wav")

@@ -127,6 +127,7 @@ def test_a_comparison(tmp_path: Path, trained: Path, songs_file: Path, text_file
     ("arguments", "status", "words"),
     [
         (["train", "none.txt", "-o", "t.json"], 1, "none.txt: cannot be read"),
+        (["train", "none.txt", "-o", "t.json", "--kind", "byte"], 1, "none.txt: cannot be read"),
         (["train", "empty.txt", "-o", "t.json"], 1, "empty.txt: empty"),
         (["train", "nul.txt", "-o", "t.json"], 1, "NUL"),
         (["train", "text.txt", "-o", "none/t.json"], 1, "no such folder"),

@@ -73,14 +73,14 @@ def register(app: typer.Typer) -> None:
             return
         if isinstance(loaded, ChordModel) and block_size is not None:
             raise typer.BadParameter(f"--block-size is for models of text, and {model} is one of chords")
+        if isinstance(loaded, TextModel) and engine not in (None, "array"):
+            raise typer.BadParameter(f"chords are decoded in the engine array, not in {engine}")
         songs = [song for path in corpus for song in read_songs(path)][:first]
         documents: dict[str, dict[str, Any]] = {}
         if isinstance(loaded, ChordModel):
             documents[model] = _score(loaded, model, songs)
             beside = loaded
         else:
-            if engine not in (None, "array"):
-                raise typer.BadParameter(f"chords are decoded in the engine array, not in {engine}")
             documents[model] = loaded.evaluate_songs(_watched(songs, model), block_size)
             beside = load_chords(BUNDLED[0])
             if baselines:

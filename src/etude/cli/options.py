@@ -123,6 +123,19 @@ def check_not_read(output: Path, sources: Iterable[str | Path]) -> None:
         raise EtudeError(f"{output}: is read from and would be replaced; name another file with -o")
 
 
+def check_unused(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options that were given and would not be looked at, such as "is for text"; `names` are parameters'."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names
+        and (source := context.get_parameter_source(parameter.name)) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(f"{given[0]} {why}; leave it out")
+
+
 def check_directory(path: Path) -> None:
     """Refuse a file where a folder must be, before any work is done."""
     if path.exists() and not path.is_dir():

@@ -13,7 +13,7 @@ from etude.errors import EtudeError
 from etude.files import atomic_write
 
 from . import prime_song
-from .options import JsonOption, SeedOption, check_folder, print_json, say
+from .options import JsonOption, SeedOption, check_folder, check_unused, print_json, say
 
 if TYPE_CHECKING:
     from etude.prime.models import Rounded
@@ -24,6 +24,9 @@ FileArgument = Annotated[
 _TEXT, _PICTURES = (".prime", ".txt", ".hex"), (".svg", ".png")
 _QR_DIGITS = 7089  # of the largest QR code, version 40 with error correction L (ISO/IEC 18004, table 7)
 _LINE_SECONDS = 5.0
+_OF_PROGRAMS = ("minify", "check", "given", "seconds")
+_OF_MODELS = ("corpus", "within", "samples", "temperature", "seed", "quantized_model")
+"""Options of `pack` that only the one or the other looks at."""
 
 _MEANS_PROBABLE = (
     "probable prime: it passed Baillie-PSW and {rounds} Miller-Rabin rounds, which no composite is known to do; "
@@ -50,6 +53,7 @@ def register(app: typer.Typer) -> None:
 def _register_pack(app: typer.Typer) -> None:
     @app.command()
     def pack(
+        context: typer.Context,
         program: Annotated[
             Path | None, typer.Argument(help="A Python program; micro is the one of this package.", metavar="PROGRAM")
         ] = None,
@@ -114,6 +118,8 @@ def _register_pack(app: typer.Typer) -> None:
 
         if (program is None) == (model is None):
             raise typer.BadParameter("give a PROGRAM or --model DIR, one of the two")
+        unused, why = (_OF_MODELS, "is for --model") if model is None else (_OF_PROGRAMS, "is for a PROGRAM")
+        check_unused(context, unused, why)
         outputs = output or []
         for path in outputs:
             if path.suffix not in (*_TEXT, *_PICTURES, ".json"):
@@ -274,7 +280,7 @@ def _register_verify(app: typer.Typer) -> None:
         """
         from etude.prime.verifying import verify_file
 
-        verdict = verify_file(file)
+        verdict = verify_file(file, say)
         if as_json:
             print_json(verdict.document)
         else:

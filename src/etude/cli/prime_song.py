@@ -146,6 +146,8 @@ def register(app: typer.Typer) -> None:
 
         Example: etude prime hear song.wav -o heard.prime --program program.py
         """
+        if raga is not None and table is None:
+            raise typer.BadParameter("--raga is for --table; give that, too")
         for path in (output, program):
             if path is not None:
                 check_folder(path)

@@ -15,7 +15,6 @@ from rich.cells import cell_len, set_cell_size
 from etude.corpus.lines import STDIN
 from etude.corpus.text import find_sources
 from etude.corpus.vocabulary import KINDS, VOCAB_SIZE, learn_tokenizer, read_passages
-from etude.errors import EtudeError
 from etude.explain.words import Word, chord_words, text_words, visible
 from etude.files import atomic_write
 from etude.model import detect_key, load_tokenizer, read_prompt
@@ -26,7 +25,7 @@ from etude.tokens.comparison import AnyTokenizer, Row, compare, comparison_svg
 from etude.tokens.patterns import PATTERNS
 from etude.tokens.tokenizer import TokenizerError
 
-from .options import JsonOption, check_not_read, print_json, read_prompt_text, say
+from .options import JsonOption, check_folder, check_not_read, print_json, read_prompt_text, say
 
 _LINE_SECONDS = 5.0  # between remarks on long work
 _WIDEST = 32  # cells of a token's text
@@ -95,9 +94,7 @@ def _train(
         check_vocab_size(size)
     except TokenizerError as error:
         raise typer.BadParameter(str(error)) from None
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        what = "is a folder" if output.is_dir() else "there is no such folder"
-        raise EtudeError(f"{output}: {what}; name a file such as tokenizer.json in a folder that is there")
+    check_folder(output)
     check_not_read(output, corpus)
     begun = time.perf_counter()
     with _progress(() if kind in ("byte", "chord") else corpus) as (watch, progress):

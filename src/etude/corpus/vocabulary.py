@@ -38,18 +38,18 @@ def learn_tokenizer(
     """A tokenizer of what a corpus holds; all of text is read once, in pieces.
 
     Of text `char` takes every character and says all others in bytes, `plain` takes its characters alone, and `bpe`
-    learns merges, of which there are `vocab_size` - 257 at most, in pieces cut by `pattern`; `byte` needs no corpus.
+    learns merges, of which there are `vocab_size` - 257 at most, in pieces cut by `pattern`; `byte` reads nothing of it.
     `chord` takes the chord shapes of songs in JSON lines. `watch` hears of bytes read, `progress`, in another thread,
     how far the learning is. Raises `CorpusError` or `TokenizerError`.
     """
-    if kind == "byte":
-        return ByteTokenizer()
     if kind == "chord":
         try:
             return ChordTokenizer.train(song.changes for path in corpus for song in read_songs(path))
         except CorpusError as error:
             raise CorpusError(f"{error}; the kind chord is learnt of songs in JSON lines") from error
     sources = find_sources(corpus, None, say)
+    if kind == "byte":  # the same for every corpus
+        return ByteTokenizer()
     if kind == "bpe":
         return train_bpe(_documents(sources, watch), vocab_size, pattern, progress=progress)
     texts = (piece for document in _documents(sources, watch) for piece in document)

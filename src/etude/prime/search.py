@@ -63,6 +63,11 @@ def expected_tests(bits: int, limit: int) -> float:
     return max(1.0, bits * math.log(2) / (math.exp(_EULER) * math.log(limit)))
 
 
+def power_seconds(bits: int) -> float:
+    """About how long one test of a number of so many bits takes, on one core."""
+    return float(_POWER_SECONDS * (bits / _POWER_BITS) ** _POWER_GROWTH)
+
+
 def sieve_limit(bits: int, jobs: int, count: int = 1 << 30) -> int:
     """The width at which one more prime in the sieve costs as much as it spares in tests, for so many odd numbers.
 
@@ -70,7 +75,7 @@ def sieve_limit(bits: int, jobs: int, count: int = 1 << 30) -> int:
     over B·ln(B) where B grows by 1: B·ln(B) = ln(N)·e^-0.577·(a test's time, over jobs) / (a division's time). Where
     there are fewer numbers than are looked at until one is prime, their number stands for half of ln(N).
     """
-    test = _POWER_SECONDS * (bits / _POWER_BITS) ** _POWER_GROWTH / jobs
+    test = power_seconds(bits) / jobs
     worth = (
         2
         * min(bits * math.log(2) / 2, count)

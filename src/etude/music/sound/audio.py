@@ -31,6 +31,7 @@ MAX_COMMENT = 4096  # characters of a comment that are read
 _MAX_CHANNELS = 8
 _MIN_RATE, _MAX_RATE = 4000, 384_000
 _BLOCK = 1 << 16  # frames
+_MP3_COMPRESSION = 0.5  # of libsndfile's levels: 0 is the best, 1 the smallest
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +66,19 @@ def open_sound(path: Path) -> Sound:
     return _open_other(path)
 
 
-def write_sound(
-    path: Path, blocks: Iterable[_Whole], frames: int, comment: str = "", rate: int = RATE, quality: float = 0.5
-) -> None:
+def write_sound(path: Path, blocks: Iterable[_Whole], frames: int, comment: str = "") -> None:
     """Write 16-bit mono blocks [n], `frames` in all, as the file's ending says: .wav, .flac or .mp3.
 
     The path is written whole or not at all, and the same arguments give the same bytes (compressed ones, with the same
-    version of libsndfile). `quality` is libsndfile's compression level for .mp3, 0 the best, 1 the smallest.
-    Raises `EtudeError` for another ending and where soundfile is needed and missing.
+    version of libsndfile). Raises `EtudeError` for another ending and where soundfile is needed and missing.
     """
     ending = path.suffix.lower()
     if ending in WAV:
         with atomic_write(path) as file:
-            _write_wav(file, blocks, frames, comment, rate)
+            _write_wav(file, blocks, frames, comment)
         return
     check_ending(path)
-    _write_other(path, blocks, comment, rate, quality)
+    _write_other(path, blocks, comment)
 
 
 def check_ending(path: Path) -> None:
@@ -98,7 +96,7 @@ def check_ending(path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- WAV
 
 
-def _write_wav(file: BinaryIO, blocks: Iterable[_Whole], frames: int, comment: str, rate: int) -> None:
+def _write_wav(file: BinaryIO, blocks: Iterable[_Whole], frames: int, comment: str) -> None:
     """A RIFF file: format, samples, and the comment last, since some readers expect the samples at byte 44."""
     text = comment.encode("ascii", "replace")
     text += bytes(2 - len(text) % 2)  # ends with a zero, of even length
@@ -106,9 +104,9 @@ def _write_wav(file: BinaryIO, blocks: Iterable[_Whole], frames: int, comment: s
     notes = notes if comment else b""
     size = 2 * frames
     if size + len(notes) + 36 >= 1 << 32:
-        raise EtudeError(f"{frames / rate:,.0f} seconds are too long for a WAV file; write .flac")
+        raise EtudeError(f"{frames / RATE:,.0f} seconds are too long for a WAV file; write .flac")
     file.write(b"RIFF" + struct.pack("<I", 36 + size + len(notes)) + b"WAVEfmt ")
-    file.write(struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate, 2, 16))
+    file.write(struct.pack("<IHHIIHH", 16, 1, 1, RATE, 2 * RATE, 2, 16))
     file.write(b"data" + struct.pack("<I", size))
     written = 0
     for block in blocks:
@@ -243,14 +241,14 @@ def _reason(error: Exception) -> str:
     return str(error).rsplit(": ", 1)[-1].strip().rstrip(".") or "unknown"
 
 
-def _write_other(path: Path, blocks: Iterable[_Whole], comment: str, rate: int, quality: float) -> None:
+def _write_other(path: Path, blocks: Iterable[_Whole], comment: str) -> None:
     library = _soundfile(f"{path}: writing {path.suffix}")
     kind = path.suffix[1:].upper()
     subtype = {"FLAC": "PCM_16", "MP3": "MPEG_LAYER_III"}[kind]
-    options: dict[str, Any] = {} if kind == "FLAC" else {"compression_level": quality}
+    options: dict[str, Any] = {} if kind == "FLAC" else {"compression_level": _MP3_COMPRESSION}
     with atomic_write(path) as opened:
         try:
-            with library.SoundFile(opened, "w", rate, 1, subtype, format=kind, **options) as file:
+            with library.SoundFile(opened, "w", RATE, 1, subtype, format=kind, **options) as file:
                 file.comment = comment
                 for block in blocks:
                     file.write(block)
