@@ -327,7 +327,7 @@ def test_gpt2_in_a_batch(bytes_directory: Path) -> None:
 def test_the_prompt_that_cannot_be_said_is_told_before_anything_is_written(
     text_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etude.model.make_engine", None)
+    monkeypatch.setattr("etude.model.text.make_engine", None)
     with pytest.raises(PromptError, match="prompt 3: 'x'") as caught:
         text_model(text_directory).generate_all(["a", "b", "abx"])
     assert caught.value.index == 2
@@ -476,6 +476,6 @@ def test_a_model_of_text_suggests_whole_chords(tmp_path: Path, monkeypatch: pyte
     assert said[:2] == [("G", "IV", 0.6), ("A7", "V7", 0.15)]  # `m` begins no chord, so a quarter is no chord's
     assert "subdominant" in answer.candidates[0].reason
     assert [c.symbol for c in model.suggest("D A Bm F#m " * 20, top=1).candidates] == ["G"]  # longer than a block
-    monkeypatch.setattr("etude.model.next_chords", lambda *arguments: {})
+    monkeypatch.setattr("etude.model.text.next_chords", lambda *arguments: {})
     with pytest.raises(EtudeError, match=r"pairs: after D it says no chord that can be read"):
         model.suggest("D")

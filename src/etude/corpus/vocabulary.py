@@ -38,7 +38,7 @@ def learn_tokenizer(
     """A tokenizer of what a corpus holds; all of text is read once, in pieces.
 
     Of text `char` takes every character and says all others in bytes, `plain` takes its characters alone, and `bpe`
-    learns merges, of which there are `vocab_size` - 257 at most, in pieces cut by `pattern`; `byte` reads nothing of it.
+    learns merges, of which there are `vocab_size` - 257 at most, in pieces cut by `pattern`; `byte` reads none of it.
     `chord` takes the chord shapes of songs in JSON lines. `watch` hears of bytes read, `progress`, in another thread,
     how far the learning is. Raises `CorpusError` or `TokenizerError`.
     """
