@@ -195,9 +195,8 @@ def _letters(sheet: Sheet, notes: Sequence[Written | None], begin: float, width:
     """Sargam, its octave dots, the hand's marks, and the labels."""
     base = _y(_LETTERS)
     places = [begin + (index + 0.55) * width for index in range(len(notes))]
-    across = " ".join(f"{x:.1f}" for x in places)
-    letters = "".join("-" if note is None else note.letter for note in notes)
-    yield f'<text x="{across}" y="{base:.1f}" font-size="12" text-anchor="middle">{escape(letters)}</text>'
+    letters = ["-" if note is None else note.letter for note in notes]
+    yield f'<g font-size="12" text-anchor="middle">{_row(places, base, letters)}</g>'
     dots = [
         f'<circle cx="{x:.1f}" cy="{base - 11.5 - 3 * dot if note.octave > 0 else base + 4 + 3 * dot:.1f}" r="1"/>'
         for x, note in zip(places, notes, strict=True)
@@ -209,10 +208,17 @@ def _letters(sheet: Sheet, notes: Sequence[Written | None], begin: float, width:
     for index, (start, _) in enumerate(_grouped(sheet.groups, len(notes))):
         if sheet.marks[index % marks]:
             yield _text(places[start], base + 25, sheet.marks[index % marks], 8, "middle", style="italic")
-    labels = "".join("\u00b7" if note is None else note.label for note in notes)
+    labels = ["\u00b7" if note is None else note.label for note in notes]
     yield (
-        f'<text x="{across}" y="{base + 15:.1f}" font-size="8.5" text-anchor="middle" fill="{_PALE}" '
-        f'font-family="ui-monospace, monospace">{escape(labels)}</text>'
+        f'<g font-size="8.5" text-anchor="middle" fill="{_PALE}" font-family="ui-monospace, monospace">'
+        f"{_row(places, base + 15, labels)}</g>"
+    )
+
+
+def _row(places: Sequence[float], y: float, words: Sequence[str]) -> str:
+    """A word at each place: one `text` each, since not all that draw SVG know lists of places."""
+    return "".join(
+        f'<text x="{x:.1f}" y="{y:.1f}">{escape(word)}</text>' for x, word in zip(places, words, strict=True)
     )
 
 
