@@ -200,6 +200,9 @@ def test_what_cannot_be_scored() -> None:
         score_songs([document("C")], engine, CHARACTERS, CHARACTERS.bos_id, 32)
     with pytest.raises(EtudeError, match="was not in the text"):
         score_songs([document("C Bb")], engine, CHARACTERS, CHARACTERS.bos_id, 32)
+    with pytest.raises(EtudeError, match="a block of 2 tokens; 3 are the fewest"):
+        score_songs([document("C G")], engine, CHARACTERS, CHARACTERS.bos_id, 2)
+    assert np.isfinite(score_songs([document("C G")], engine, CHARACTERS, CHARACTERS.bos_id, 3).scores.nats).all()
     blankless = CharTokenizer("7ACGm")
-    with pytest.raises(EtudeError, match="no token is a blank"):
+    with pytest.raises(EtudeError, match="none of its tokens is or begins with a blank"):
         score_songs([document("C G")], engine_of(6), blankless, blankless.bos_id, 32)

@@ -41,6 +41,7 @@ Ints = NDArray[np.int64]
 
 BEAM = 8  # beginnings of symbols that are gone on with at each place
 LONGEST = 16  # tokens of a symbol that is decoded, its blank counted
+_SHORTEST = 3  # block: two tokens, and one of a symbol
 _TOP = 5  # chords that the beam must find
 _LOGITS = 1 << 24  # that are made at once
 _PIECE = 128  # rows of logits that are made probabilities together
@@ -124,8 +125,10 @@ def next_chords(
 def _room(marks: Marks, block_size: int) -> int:
     """The most tokens of a symbol that is decoded. Raises `EtudeError`."""
     room = min(LONGEST, max(1, block_size // 4))
-    if block_size - room < 2 or not marks.begins.any():
-        raise EtudeError("chords cannot be decoded by this model: its block is too short, or no token is a blank")
+    if not marks.begins.any():
+        raise EtudeError("chords cannot be decoded by this model: none of its tokens is or begins with a blank")
+    if block_size - room < 2:
+        raise EtudeError(f"chords cannot be decoded in a block of {block_size} tokens; {_SHORTEST} are the fewest")
     return room
 
 
