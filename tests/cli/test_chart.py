@@ -70,11 +70,13 @@ def text_model(tmp_path: Path) -> Path:
 
 def test_songs_as_text(etude: Etude, songs_file: Path, tmp_path: Path) -> None:
     result = etude("chart", "text", songs_file, "-o", "a.jsonl.gz", "--keys", "all")
-    assert result.returncode == 0 and "a.jsonl.gz: 36 songs" in result.stderr and result.stdout == ""
+    assert (
+        result.returncode == 0 and "a.jsonl.gz: 3 songs in 12 keys, 36 texts" in result.stderr and result.stdout == ""
+    )
     lines = gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()).decode().splitlines()
     assert json.loads(lines[0]) == {"text": "D A Bm G D A7 D", "title": "a", "genres": "pop", "group": "1"}
     again = etude("chart", "text", songs_file, "-o", "b.txt", "--style", "people", "--json")
-    assert json.loads(again.stdout) == {"files": [{"path": "b.txt", "songs": 3}], "skipped": []}
+    assert json.loads(again.stdout) == {"files": [{"path": "b.txt", "texts": 3, "songs": 3}], "skipped": []}
     assert len((tmp_path / "b.txt").read_text().splitlines()) == 3
 
 

@@ -140,6 +140,9 @@ def test_faults_are_one_line(etude: Command, tmp_path: Path, program: Path) -> N
     fails(etude("prime", "verify", tmp_path / "none"), 1, "No such file")
     fails(etude("prime", "pack"), 2, "--model")
     fails(etude("prime", "pack", program, "-o", tmp_path / "p.gif"), 2, ".svg")
+    fails(etude("prime", "pack", program, "-o", tmp_path / "none" / "p.prime"), 1, "no such folder")
+    fails(etude("prime", "prove", program, "-o", tmp_path / "none" / "p.prime"), 1, "no such folder")
+    fails(etude("prime", "pack", "--model", "chords"), 1, "of the architecture micro")
     fails(etude("prime", "pack", program, "--within", "0.02"), 2, "--within is for --model")
     fails(etude("prime", "pack", "--model", tmp_path, "--input", program), 2, "--input is for a PROGRAM")
     program.write_text("print(")
@@ -181,3 +184,11 @@ def test_the_reference_is_verified(etude: Command, tmp_path: Path) -> None:
     assert [found[name] for name in ("prime", "digits", "bits", "bytes", "offset", "program_bytes")] == [
         "probable", 3600, 11957, 1495, 5019, 2750,
     ]  # fmt: skip
+
+
+def test_what_is_read_is_not_replaced(etude: Command, program: Path, tmp_path: Path) -> None:
+    text = program.with_suffix(".txt")
+    text.write_bytes(program.read_bytes())
+    fails(etude("prime", "pack", text, "-o", text), 1, "is read from and would be replaced")
+    fails(etude("prime", "pack", program, "--input", text, "-o", text), 1, "is read from and would be replaced")
+    assert text.read_bytes() == program.read_bytes()

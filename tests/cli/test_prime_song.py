@@ -110,3 +110,16 @@ def test_places_that_cannot_be_written(number: Path, tmp_path: Path) -> None:
         etude("hear", number, "-o", tmp_path)
     with pytest.raises(EtudeError, match="not a sound file"):
         etude("hear", number)
+
+
+def test_what_is_read_is_not_replaced(number: Path, tmp_path: Path) -> None:
+    song, other = tmp_path / "s.mid", tmp_path / "o.txt"
+    etude("sing", number, "-o", song)
+    before = song.read_bytes()
+    for option in ("-o", "--program"):
+        with pytest.raises(EtudeError, match="is read from and would be replaced"):
+            etude("hear", song, option, song)
+    assert song.read_bytes() == before
+    etude("hear", song, "-o", other, "--program", other, status=2)
+    etude("hear", song, "--tempo", "20", status=2)
+    assert not other.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -58,14 +59,34 @@ def test_a_bad_line_is_named(songs_file: Path, line: str, message: str) -> None:
 
 
 def test_odd_metres_and_section_starts_are_read_with_care(tmp_path: Path) -> None:
-    record = {"chords": ["C"], "bars": ["C", "C"], "meter": ["2/4", "4/4"], "sections": [{"label": "x", "bar": 9}, 3]}
+    record = {"chords": ["C"], "bars": ["C", "C"], "meter": ["2/4", "4/4"], "sections": [{"label": "x", "bar": 1}]}
     path = tmp_path / "odd.jsonl"
-    path.write_text(json.dumps(record) + "\n" + json.dumps(record | {"meter": "0"}))
+    path.write_text(json.dumps(record) + "\n" + json.dumps(record | {"meter": "0", "sections": None}))
     listed, zero = (document.song for document in read_songs(path))
     assert listed is not None
     assert zero is not None
     assert listed.meter == zero.meter == Meter(4, 4)
-    assert [section.label for section in listed.sections] == [""]
+    assert [section.label for section in listed.sections] == ["", "x"]
+    assert [section.label for section in zero.sections] == [""]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"bars": ["C", "F#m7b5"]}, "'bars' hold other chords than 'chords'"),
+        ({"meter": "wat"}, "wat"),
+        ({"sections": "verse"}, "'sections' must be a list"),
+        ({"sections": 5}, "'sections' must be a list"),
+        ({"sections": [7]}, "'sections' must be a list"),
+        ({"sections": [{"label": "x", "bar": 2}]}, "a 'bar' from 0 to 1, not 2"),
+        ({"sections": [{"label": "x", "bar": "1"}]}, "a 'bar' from 0 to 1, not '1'"),
+    ],
+)
+def test_a_chart_that_contradicts_itself_is_an_error(tmp_path: Path, wrong: dict[str, object], said: str) -> None:
+    path = tmp_path / "wrong.jsonl"
+    path.write_text(json.dumps({"chords": ["C", "G"], "bars": ["C", "C G"]} | wrong))
+    with pytest.raises(CorpusError, match=f"line 1: .*{re.escape(said)}"):
+        read_songs(path)
 
 
 def test_damaged_and_missing_files(tmp_path: Path, songs_file: Path) -> None:
@@ -110,6 +131,16 @@ def test_a_validation_file_is_found_or_named_and_its_songs_are_not_trained_on(tm
     assert ([d.group for d in train], [d.group for d in valid]) == (["1", "2"], ["3", "4"])
     train, valid = split_songs(read_songs(path), [path], tmp_path / "other.jsonl")
     assert ([d.group for d in train], [d.group for d in valid]) == (["2", "3"], ["1"])
+
+
+def test_each_training_file_brings_its_validation_file(tmp_path: Path) -> None:
+    for folder, groups in (("a", (1, 2)), ("b", (3, 4))):
+        (tmp_path / folder).mkdir()
+        for name, group in zip(("train", "valid"), groups, strict=True):
+            (tmp_path / folder / f"{name}.jsonl").write_text(json.dumps({"group": group, "chords": ["C", "G"]}))
+    paths = [tmp_path / folder / "train.jsonl" for folder in ("a", "b")]
+    train, valid = split_songs([song for path in paths for song in read_songs(path)], paths, None)
+    assert ([d.group for d in train], [d.group for d in valid]) == (["1", "3"], ["2", "4"])
 
 
 def test_one_song_cannot_be_split(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_each_condition_is_asked_for() -> None:
         (Factor(1, 10, factor.base),): "no prime",
         (Factor(2, 0, factor.base),): "out of range",
         (Factor(2, 35, factor.base), Factor(2, 35, factor.base)): "twice",
+        tuple(Factor(q, 200, 2) for q in (2, 3, 5)): "no factors",  # more than the number, and not even multiplied
         (): "are needed",
     }
     for factors, words in faults.items():

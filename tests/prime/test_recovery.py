@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,3 +118,15 @@ def test_an_intro_tells_all_and_mends() -> None:
 def test_a_shortened_song_says_so() -> None:
     with pytest.raises(PrimeError, match="shortened"):
         recover(heard_as(compose(NUMBER, first_digits=60), tag=True))
+
+
+@pytest.mark.parametrize("number", [1_000_003, 2_399_323, 9_029_929, 13_331, 131_111_111])
+def test_a_number_of_few_digits_is_told_by_its_keynote(number: int) -> None:
+    song = compose(number)
+    found = recover(heard_as(song, tag=True))
+    assert (found.number, found.prime, found.table_from) == (number, True, "comment")
+    higher = replace(heard_as(song, tag=True), pitches=tuple(2 * pitch for pitch in heard_as(song).pitches))
+    with suppress(PrimeError):  # played higher than it says: refused, or right all the same, but never another number
+        assert recover(higher).number == number
+    with pytest.raises(PrimeError, match="more than one way"):
+        recover(heard_as(song), song.table, song.raga)

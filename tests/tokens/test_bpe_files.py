@@ -164,6 +164,7 @@ def put(*path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (put("added_tokens", value=[{"id": 259, "content": "<|endoftext|>"}]), "has two ids, 258 and 259"),
         (put("added_tokens", value=[{"id": 258, "content": "<end>"}]), "id 258 is both '<|endoftext|>' and '<end>'"),
         (put("added_tokens", value=[{"id": 260, "content": "<end>"}]), "no token has id 259"),
+        (put("added_tokens", value=[{"id": 259, "content": "<x>", "rstrip": True}]), "'<x>' has rstrip"),
         (put("added_tokens", value=[{"id": 259, "content": "\ud800"}]), "holds half a surrogate pair"),
         (put("post_processor", value={"type": "Bert"}), "the tokenizers library cannot read it"),
     ],

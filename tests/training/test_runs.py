@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from etude.training.checkpoint import CheckpointError, check_fit
+from etude.training.checkpoint import CheckpointError, check_fit, load_checkpoint, save_checkpoint
 from etude.training.recipes import MicroRecipe
 from etude.training.runs import RunFolder, saved_recipe
 
@@ -31,6 +31,42 @@ def test_what_was_recorded_after_the_last_checkpoint_is_recorded_once(tmp_path: 
     again.record([{"step": 2}])
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"step": 1}, {"step": 2}]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"step": "x"},
+        {"step": -3},
+        {"step": 2.5},
+        {"step": True},
+        {"metrics_bytes": "x"},
+        {"metrics_bytes": -5},
+        {"seconds": None},
+        {"losses": ["a"]},
+        {"losses": 3},
+        {"corpus": 5},
+        {"fitted": "no"},
+        {"recipe": []},
+    ],
+)
+def test_a_state_that_is_none_is_a_damaged_checkpoint(tmp_path: Path, wrong: dict[str, object]) -> None:
+    folder = RunFolder(tmp_path, MicroRecipe(), resume=False)
+    folder.create(ARRAYS, "corpus")
+    save_checkpoint(tmp_path, ARRAYS, {"losses": [1.5], **folder.state})
+    assert load_checkpoint(tmp_path)[1]["step"] == 0
+    save_checkpoint(tmp_path, ARRAYS, {"losses": [1.5], **folder.state, **wrong})
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_what_a_killed_run_left_half_written_is_taken_away(tmp_path: Path) -> None:
+    RunFolder(tmp_path, MicroRecipe(), resume=False).create(ARRAYS, "corpus")
+    for name in ("loss.svg", "checkpoint.safetensors", "README.md"):
+        (tmp_path / f".{name}.0123456789ab.tmp").touch()
+    (tmp_path / ".mine.tmp").touch()
+    RunFolder(tmp_path, MicroRecipe(), resume=True).go_on("corpus")
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".mine.tmp"]
 
 
 def test_metrics_that_are_cut_or_gone_are_noticed(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_run_in_minutes_resumes_wherever_it_stopped(songs: list[SongDocument],
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        train(songs, songs, tmp_path / "run", replace(TINY, minutes=0.03, validate_every=50), report=stop)
+        train(songs, songs, tmp_path / "run", replace(TINY, minutes=0.05, validate_every=50), report=stop)
     steps = []
     recipe_so_far = saved_recipe(tmp_path / "run")
     assert isinstance(recipe_so_far, ChordRecipe)

@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 from io import TextIOWrapper
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -37,6 +37,12 @@ VERBS = {
 _UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "UsageError")
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"etude {metadata.version('etude')}")
+        raise typer.Exit
+
+
 def make_app(arguments: Sequence[str]) -> typer.Typer:
     """The command with the verb that the arguments begin with, or with all where they begin with none.
 
@@ -50,10 +56,18 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    app.callback()(lambda: None)  # or a verb alone would be the command itself
+    app.callback()(_root)  # or a verb alone would be the command itself
     for module in [VERBS[arguments[0]]] if arguments and arguments[0] in VERBS else VERBS.values():
         import_module(f"etude.cli.{module}").register(app)
     return app
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -91,6 +91,8 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"no bench {name!r}; known: {', '.join(BENCHES)}")
         if gpu and name != "train":
             raise typer.BadParameter("--gpu belongs to train")
+        if corpus is not None and (gpu or name == "decode"):
+            raise typer.BadParameter(f"{corpus}: {name}{' --gpu' * gpu} makes what it measures; leave the file out")
         if gpu:
             from etude.bench import train as on_gpu
 

@@ -84,7 +84,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter(f"--style and --keys are for songs, and {tables[0]} is text already")
         for path in file_names(output, split):
             check_not_read(path, sources)
-        census = Census()
+        census, each = Census(), 12 if keys == _KeyChoice.all else 1
 
         def texts(progress: Progress) -> Iterator[ChordText]:
             for source in sources:
@@ -93,18 +93,17 @@ def register(app: typer.Typer) -> None:
                 else:
                     songs = read_songs(Path(source))
                     written = write_songs(songs, cast("Style", style.value), cast("Keys", keys.value), seed)
-                    total = len(songs) * (12 if keys == _KeyChoice.all else 1)
-                    yield from progress.track(written, total=total, description=source)
+                    yield from progress.track(written, total=each * len(songs), description=source)
 
         with _progress() as progress:
             counts = save_texts(output, texts(progress), split)
         if as_json:
-            files = [{"path": str(path), "songs": count} for path, count in counts.items()]
+            files = [{"path": str(path), "texts": count, "songs": count // each} for path, count in counts.items()]
             print_json({"files": files, "skipped": census.document()["skipped"]})
             return
         _tell_skipped(census)
         for path, count in counts.items():
-            say(f"{path}: {count:,} songs")
+            say(f"{path}: {count // each:,} songs" + (f" in {each} keys, {count:,} texts" if each > 1 else ""))
 
     @chart.command("report")
     def report(

@@ -16,7 +16,7 @@ from etude.corpus.songs import SongDocument, is_songs, read_songs
 from etude.model import BUNDLED, ChordModel, TextModel, load, load_chords
 from etude.training import evaluation
 
-from .options import JsonOption, print_json, say
+from .options import JsonOption, check_unused, print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command("eval")
     def evaluate(
+        context: typer.Context,
         model: Annotated[str, typer.Argument(help="A bundled model (chords) or a model directory.")],
         corpus: Annotated[
             list[Path],
@@ -69,6 +70,7 @@ def register(app: typer.Typer) -> None:
         if isinstance(loaded, TextModel) and not of_songs:
             if first is not None:
                 raise typer.BadParameter("--songs is for files of songs, and these are not")
+            check_unused(context, ["baselines"], "is for files of songs, and these are not")
             _evaluate_text(loaded, model, corpus, block_size, as_json)
             return
         if isinstance(loaded, ChordModel) and block_size is not None:

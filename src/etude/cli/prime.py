@@ -13,7 +13,7 @@ from etude.errors import EtudeError
 from etude.files import atomic_write
 
 from . import prime_song
-from .options import JsonOption, SeedOption, check_folder, check_unused, print_json, say
+from .options import JsonOption, SeedOption, check_folder, check_not_read, check_unused, print_json, say
 
 if TYPE_CHECKING:
     from etude.prime.models import Rounded
@@ -126,6 +126,7 @@ def _register_pack(app: typer.Typer) -> None:
                 known = ", ".join((*_TEXT, ".json", *_PICTURES))
                 raise typer.BadParameter(f"{path}: what to write is told by the name's end: {known}")
             check_folder(path)
+            check_not_read(path, [each for each in (program, given, *(corpus or [])) if each is not None])
         if any(path.suffix in _PICTURES for path in outputs):
             packing.qr_code(1, "svg")  # whether one can be drawn here, before the search
         told: dict[str, Any] = {}
@@ -330,6 +331,8 @@ def _register_prove(app: typer.Typer) -> None:
         from etude.prime.number import NumberFile, PrimeError, read_number_file
         from etude.prime.proving import prove_number
 
+        if output is not None:
+            check_folder(output)
         number = read_number_file(file).number
         try:
             certificate = prove_number(number, say)

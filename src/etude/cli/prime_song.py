@@ -34,7 +34,7 @@ from etude.prime.number import decimal, read_number
 from etude.prime.recovery import Recovered, recover
 from etude.prime.song import Song, compose, read_sample, write_audio, write_midi
 
-from .options import JsonOption, check_folder, print_json, say
+from .options import JsonOption, check_folder, check_not_read, print_json, say
 
 _SCORE = (".svg",)
 _KINDS = (*WAV, *OTHERS, *MIDI, *_SCORE)
@@ -85,6 +85,7 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("--sample-pitch is of a --sample; give that, too")
         for path in output:
             _check_output(path)
+            check_not_read(path, [number] if sample is None else [number, sample])
         first = digits if seconds is None else max(1, int(seconds * tempo / 60))
         song = compose(
             read_number(number),
@@ -151,6 +152,11 @@ def register(app: typer.Typer) -> None:
         for path in (output, program):
             if path is not None:
                 check_folder(path)
+                check_not_read(path, [song])
+        if output is not None and program is not None and output.resolve() == program.resolve():
+            raise typer.BadParameter("-o and --program name the same file; give each its own")
+        if tempo is not None and song.suffix.lower() in MIDI:
+            raise typer.BadParameter("--tempo is for sound; a MIDI file says its own")
         heard = listen(song, tempo)
         try:
             found = recover(

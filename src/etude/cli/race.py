@@ -58,6 +58,8 @@ def register(app: typer.Typer) -> None:
             if find_spec("matplotlib") is None:
                 raise EtudeError("--plot needs matplotlib: pip install 'etude[train]'")
         path = corpus_file(corpus)
+        if missing := [name for name in TRAINERS if engine is None and name not in engines]:
+            say(f"left out, since not installed: {', '.join(missing)} (pip install 'etude[fast,train]')")
         laps: list[Lap] = []
         with _Progress(steps) as report:
             laps.extend(race(path, engines, steps, report))

@@ -220,6 +220,9 @@ def _compare(
     """
     if plot is not None and plot.suffix != ".svg":
         raise typer.BadParameter(f"{plot}: the picture is an SVG; name a file that ends in .svg")
+    if plot is not None:
+        check_folder(plot)
+        check_not_read(plot, [on])
     found = dict(zip(_names(tokenizers), (load_tokenizer(name, hub, say) for name in tokenizers), strict=True))
     document = compare(found, read_passages(on, say), lines)
     if plot is not None:

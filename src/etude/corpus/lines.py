@@ -77,7 +77,10 @@ class Content:
         self.total = 0
         """Bytes that were given out."""
         self._name, self._told = name, 0
-        self._packed = _Counted(raw) if raw.peek(2)[:2] == b"\x1f\x8b" else None  # type: ignore[attr-defined]
+        gzipped = raw.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
+        if name.endswith(".gz") and not gzipped:
+            raise CorpusError(f"{name}: named .gz, but not gzipped; give it its own name, or pack it with gzip")
+        self._packed = _Counted(raw) if gzipped else None
         self._file = raw if self._packed is None else gzip.GzipFile(fileobj=cast("IO[bytes]", self._packed))
 
     def read(self, size: int) -> bytes:

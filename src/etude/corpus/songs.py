@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +69,21 @@ def split_songs(
 ) -> tuple[list[SongDocument], list[SongDocument]]:
     """Training songs and validation songs. Versions of one song stay on one side.
 
-    Without `validation`, a file named `valid` beside a corpus file named `train` is taken; without that, every
+    Without `validation`, the file named `valid` beside each corpus file named `train` is taken; without any, every
     twentieth group by the digest of its name.
     """
-    beside = [
-        path.with_name(path.name.replace("train", "valid", 1)) for path in corpus if path.name.startswith("train")
-    ]
-    found = validation or next((path for path in beside if path.is_file()), None)
-    if found is not None:
-        held_out = read_songs(found)
+    beside = [path.with_name(path.name.replace("train", "valid", 1)) for path in corpus if path.name[:5] == "train"]
+    found = [validation] if validation else [path for path in dict.fromkeys(beside) if path.is_file()]
+    if found:
+        held_out = [document for path in found for document in read_songs(path)]
         groups = {document.group for document in held_out}
         kept = [document for document in documents if document.group not in groups]
     else:
         is_held_out = {d.group: hashlib.sha256(d.group.encode()).digest()[0] < 256 // 20 for d in documents}
         held_out = [document for document in documents if is_held_out[document.group]]
         kept = [document for document in documents if not is_held_out[document.group]]
-    if not kept and found is not None:
-        raise CorpusError(f"{corpus[0]}: every song of it is a validation song of {found} too")
+    if not kept and found:
+        raise CorpusError(f"{corpus[0]}: every song of it is a validation song of {found[0]} too")
     if not kept or not any(len(document.changes) > 1 for document in held_out):
         raise CorpusError(f"{corpus[0]}: too few songs to hold some out; give more, or name a file with --validation")
     return kept, held_out
@@ -118,15 +116,32 @@ def _chart(record: dict[str, Any], changes: tuple[Chord, ...]) -> Song | None:
         raise EtudeError("'bars' must be a list of strings with a chord or more each")
     if any(len(bar.split()) > MAX_BAR_CHORDS for bar in written):
         raise EtudeError(f"a bar holds at most {MAX_BAR_CHORDS} chords")
-    bars = [Bar.of(*map(Chord.parse, bar.split())) for bar in written]
-    starts = {0: ""}
-    for section in record.get("sections") or []:
-        if isinstance(section, dict) and isinstance(section.get("bar"), int) and 0 <= section["bar"] < len(bars):
-            starts[section["bar"]] = str(section.get("label", ""))
+    chords = [[Chord.parse(symbol) for symbol in bar.split()] for bar in written]
+    if _merged(chord for bar in chords for chord in bar) != _merged(changes):
+        raise EtudeError("'bars' hold other chords than 'chords'; give the chords of the bars, repeats merged")
+    bars = [Bar.of(*bar) for bar in chords]
+    starts = {0: ""} | _starts(record.get("sections"), len(bars))
     edges = [*sorted(starts), len(bars)]
     sections = tuple(Section(starts[start], tuple(bars[start:end])) for start, end in pairwise(edges))
     key = _key(record, changes)
     return Song(str(record.get("title", "")), key, sections, _meter(record), genre=_genre(str(record.get("genre", ""))))
+
+
+def _merged(chords: Iterable[Chord]) -> list[Chord]:
+    return [chord for chord, _ in groupby(chords)]
+
+
+def _starts(sections: object, bars: int) -> dict[int, str]:
+    """The bar that each section begins with, and its label."""
+    if sections is None:
+        return {}
+    if not isinstance(sections, list) or not all(isinstance(section, dict) for section in sections):
+        raise EtudeError("'sections' must be a list of objects with a label and the number of a bar")
+    for section in sections:
+        bar = section.get("bar")
+        if not isinstance(bar, int) or isinstance(bar, bool) or not 0 <= bar < bars:
+            raise EtudeError(f"a section begins with a 'bar' from 0 to {bars - 1:,}, not {bar!r}")
+    return {section["bar"]: str(section.get("label", "")) for section in sections}
 
 
 def _key(record: dict[str, Any], changes: tuple[Chord, ...]) -> Key:
@@ -144,10 +159,8 @@ def _meter(record: dict[str, Any]) -> Meter:
     meter = record.get("meter")
     if isinstance(meter, list) and meter:
         meter = meter[-1]
-    try:
-        return Meter.parse(str(meter))
-    except EtudeError:
-        return Meter()  # unknown or "0": the commonest
+    # Unknown, which the sources write as 0: the commonest.
+    return Meter() if meter in (None, "", "0", 0) else Meter.parse(str(meter))
 
 
 def _genre(genre: str) -> str:

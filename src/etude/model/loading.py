@@ -9,7 +9,7 @@ from pathlib import Path
 
 from etude.engines.engine import ENGINES, EngineError, check_engine
 from etude.gpt.config import Precision
-from etude.gpt.directory import ModelError, load_model
+from etude.gpt.directory import WEIGHTS, ModelError, load_model
 from etude.gpt.importing import fetch_tokenizer
 from etude.tokens.chords import ChordTokenizer
 from etude.tokens.tokenizer import TextTokenizer, find_tokenizer
@@ -49,9 +49,14 @@ def _window(path: Path) -> int | None:
 
 def model_directory(name: str | Path) -> Path:
     """Where a bundled model is, or the directory that is named. Raises `ModelError` where there is none."""
-    path = Path(str(files("etude.assets").joinpath(str(name)))) if name in BUNDLED else Path(name)
+    path = Path(str(files("etude.assets").joinpath(str(name)))) if str(name) in BUNDLED else Path(name)
     if not path.is_dir():
         raise ModelError(f"{name}: no such model directory, and no bundled model; bundled: {', '.join(BUNDLED)}")
+    if (path / RECIPE).is_file() and not (path / WEIGHTS).exists():
+        raise ModelError(
+            f"{path}: its run has not ended, so there is no model in it yet; go on with "
+            f"etude train CORPUS -o {path} --resume"
+        )
     return path
 
 
@@ -64,7 +69,7 @@ def load_tokenizer(
     `ImportingError`, or `ModelError` where there is none.
     """
     path = Path(name)
-    if name in BUNDLED:
+    if str(name) in BUNDLED:
         path = model_directory(name)
     elif not path.exists():
         if not hub:

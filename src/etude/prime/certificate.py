@@ -90,6 +90,9 @@ def check(n: int, certificate: Certificate) -> None:
     if n < 4 or n % 2 == 0:
         raise CertificateError("its certificate proves nothing: the number is not odd and above 3")
     known = n**0  # F
+    # No product of factors of n - 1 has more bits than n; what has is not even multiplied.
+    if sum(factor.exponent * (factor.q.bit_length() - 1) for factor in certificate.factors) >= n.bit_length():
+        raise CertificateError("its certificate proves nothing: what it names are no factors of the number less 1")
     for factor in certificate.factors:
         if not _is_prime(factor.q):
             raise CertificateError(f"its certificate proves nothing: {factor.q} is no prime of at most 10^12")

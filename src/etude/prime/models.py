@@ -24,7 +24,7 @@ from etude.corpus.text import read_documents
 from etude.engines.array import ArrayEngine
 from etude.gpt.config import GPTConfig, parameter_shapes
 from etude.gpt.directory import ModelFiles, load_model, save_model
-from etude.model import TextModel
+from etude.model import TextModel, model_directory
 from etude.sampling import Sampling
 from etude.tokens.characters import CharTokenizer
 
@@ -89,7 +89,7 @@ def round_model(
 
     Raises `PrimeError` for another model, or where no rounding is good enough.
     """
-    model = load_model(directory)
+    model = load_model(model_directory(directory))
     config, tokenizer = model.config, model.tokenizer
     if config.architecture != "micro" or not isinstance(tokenizer, CharTokenizer) or tokenizer.byte_fallback:
         raise PrimeError(

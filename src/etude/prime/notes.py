@@ -6,6 +6,7 @@ digit is always Sa, the keynote. The default is the table of the first published
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -171,7 +172,9 @@ _HZ = re.compile(r"(\d+(?:\.\d+)?)\s*(?:hz)?", re.IGNORECASE)
 def parse_pitch(text: str) -> float:
     """A pitch in Hz: "147.2", "147.2 Hz", or a note such as "D3" or "Bb2", where A4 is 440 Hz. Raises `PrimeError`."""
     if match := _HZ.fullmatch(text.strip()):
-        return float(match[1])
+        hertz = float(match[1])
+        if 0 < hertz < math.inf:
+            return hertz
     if match := _NOTE.fullmatch(text.strip()):
         semitone = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[match[1].upper()]
         semitone += {"": 0, "#": 1, "b": -1}[match[2]]

@@ -26,6 +26,8 @@ from .primality import is_probable_prime
 _GZIP = bytes.fromhex("1f8b08")  # how every gzip file begins
 # First as `etude prime pack` writes it, without name and time; then without a name; then any.
 _BEGINNINGS = (_GZIP + bytes(5), _GZIP + bytes(1), _GZIP)
+_STRAY = 40.0  # cents that a pitch may be off
+_NEARLY = 12.0  # cents a note: just and equal pitches differ by more where it matters
 _LIKELIEST = 6  # of the ways to read the notes, in which wrong ones are looked for
 _MAX_TABLES = 5040  # ways to give what is left of ten digits that are tried
 _DOUBTS = 12  # the notes heard least surely, of which any may be wrong at once
@@ -79,30 +81,42 @@ def recover(heard: Heard, table: str | None = None, raga: Raga | None = None) ->
     return best
 
 
-def names_of(heard: Heard, table: str, raga: Raga) -> dict[int, str] | None:
-    """The digit of each note, by the ten digits in the order of a raga's ranks; None where the pitches do not fit.
+def readings(heard: Heard, table: str, raga: Raga, sa: float | None = None) -> list[dict[int, str]]:
+    """The digit of each note, by the ten digits in the order of a raga's ranks: every way in which the pitches fit the
+    raga, but for those that fit worse; none where they do not.
 
-    Sa may be any pitch: it is where most notes are within 40 cents of one of the raga's, tuned equally or justly.
+    Sa is a pitch under which each note is within 40 cents of one of the raga's, tuned equally or justly. Ten pitches
+    leave one such; two or three leave several, of which `sa` chooses, the pitch that the song says it was sung at,
+    unless it was played higher or lower since.
     """
     heights = [1200 * log2(pitch) for pitch in heard.pitches]
     wanted = {
         digit: [1200 * log2(frequency(degree, 1.0, intonation)) for intonation in INTONATIONS]
         for digit, degree in zip(table, raga.degrees, strict=True)
     }
-    best: dict[int, str] = {}
-    least = 0.0
+    found: dict[tuple[str, ...], tuple[float, bool]] = {}  # how far off it is in all, and whether its Sa is the song's
     for keynote in {height - places[0] for height in heights for places in wanted.values()}:
-        found: dict[int, str] = {}
+        names: list[str] = []
         total = 0.0
-        for number, height in enumerate(heights):
+        for height in heights:
             strays = {digit: min(abs(height - keynote - place) for place in wanted[digit]) for digit in wanted}
             digit = min(strays, key=strays.__getitem__)
-            if strays[digit] < 40 and digit not in found.values():
-                found[number] = digit
-                total += strays[digit]
-        if (len(found), -total) > (len(best), -least):
-            best, least = found, total
-    return best if len(best) == len(heights) else None
+            if strays[digit] >= _STRAY or digit in names:
+                break
+            names.append(digit)
+            total += strays[digit]
+        if len(names) == len(heights):
+            own = sa is not None and abs(keynote - 1200 * log2(sa)) < _STRAY
+            before = found.get(tuple(names), (total, False))
+            found[tuple(names)] = min(before[0], total), before[1] or own
+    if any(own for _, own in found.values()):
+        found = {names: each for names, each in found.items() if each[1]}
+    least = min((total for total, _ in found.values()), default=0.0)
+    return [
+        dict(enumerate(names))
+        for names, (total, _) in sorted(found.items(), key=lambda each: each[1][0])
+        if total <= least + _NEARLY * len(heights)
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- which digit is which
@@ -110,18 +124,19 @@ def names_of(heard: Heard, table: str, raga: Raga) -> dict[int, str] | None:
 
 def _tables(heard: Heard, table: str | None, raga: Raga | None) -> Iterator[tuple[str, dict[int, str]]]:
     """Ways to read the notes, the most trustworthy first."""
+    tag = heard.tag
     if table is not None:
-        given = names_of(heard, table, raga or (heard.tag.raga if heard.tag else RAGAS[DEFAULT_RAGA]))
-        if given is None:
-            raise PrimeError(
-                f"the {len(heard.pitches)} pitches that are heard are not those of the raga; name it by --raga"
-            )
-        yield "table", given
+        raga = raga or (tag.raga if tag else RAGAS[DEFAULT_RAGA])
+        given = readings(heard, table, raga, tag.sa if tag else None)
+        if len(given) != 1:
+            fit = "fit it in more than one way, as so few do" if given else "are not its; name another by --raga"
+            raise PrimeError(f"raga {raga.name}: the {len(heard.pitches)} pitches that are heard {fit}")
+        yield "table", given[0]
         return
-    if heard.tag is not None:
-        told = names_of(heard, heard.tag.table, heard.tag.raga)
-        if told is not None:
-            yield "comment", told
+    if tag is not None:
+        told = readings(heard, tag.table, tag.raga, tag.sa)
+        if len(told) == 1:
+            yield "comment", told[0]
     yield from (("number", names) for names in _by_beginning(heard))
 
 

@@ -40,6 +40,7 @@ from .notes import (
     degrees_of,
     find_raga,
     frequency,
+    parse_pitch,
     ranking,
 )
 from .number import PrimeError, decimal
@@ -186,7 +187,7 @@ def read_sample(path: Path, pitch: float | None = None) -> Sample:
         if frames > 1.05 * MAX_SAMPLE_SECONDS * sound.rate:
             raise PrimeError(f"{path}: longer than its header says; a sample is one note")
     audio = trimmed(np.concatenate(blocks) if blocks else np.zeros(0, np.float32))
-    return Sample(audio, sound.rate, pitch or pitch_of(audio, sound.rate))
+    return Sample(audio, sound.rate, pitch_of(audio, sound.rate) if pitch is None else pitch)
 
 
 def write_audio(song: Song, path: Path, sample: Sample | None = None) -> None:
@@ -363,6 +364,7 @@ class Tag:
 
     table: str
     raga: Raga
+    sa: float
     digits: int
     whole: bool
 
@@ -371,7 +373,8 @@ def parse_tag(comment: str) -> Tag | None:
     """The tag in a file's comment, if there is one."""
     found = dict(re.findall(r"\b([a-z]+)=([-\w.]+)", comment)) if _TAG in comment else {}
     try:
-        tag = Tag(check_table(found["table"]), find_raga(found["raga"]), int(found["digits"]), found["whole"] == "1")
+        table, raga, sa = check_table(found["table"]), find_raga(found["raga"]), check_sa(parse_pitch(found["sa"]))
+        tag = Tag(table, raga, sa, int(found["digits"]), found["whole"] == "1")
     except (KeyError, ValueError):  # a PrimeError is a ValueError
         return None
     return tag

@@ -152,6 +152,12 @@ def _added(items: object) -> dict[str, int]:
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("content"), str):
             raise TokenizerError(f"an added token has no content: {_quoted(item)}")
+        for flag in ("lstrip", "rstrip", "single_word"):
+            if item.get(flag):
+                raise TokenizerError(
+                    f"its added token {_quoted(item['content'])} has {flag}, which takes blanks out of a text or "
+                    "leaves it unseen in a word; set it to false"
+                )
         _check_id(item["content"], item.get("id"))
         added[item["content"]] = item["id"]
     return added

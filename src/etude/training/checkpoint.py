@@ -41,11 +41,32 @@ def load_checkpoint(directory: Path) -> tuple[Arrays, dict[str, Any]]:
             state = json.loads((file.metadata() or {})[_STATE])
             arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
         wanted = {"step", "recipe", "corpus", "metrics_bytes", "seconds", "fitted"}
-        if not isinstance(state, dict) or not wanted <= state.keys() or not isinstance(state["recipe"], dict):
+        if not isinstance(state, dict) or not wanted <= state.keys() or not _is_state(state):
             raise ValueError("its state is not that of a run")
         return arrays, state
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); start the run again in another folder") from error
+
+
+def _is_state(state: Mapping[str, Any]) -> bool:
+    """Whether the values that every run has are of their kinds."""
+    counts = [state["step"], state["metrics_bytes"]]
+    return (
+        isinstance(state["recipe"], dict)
+        and isinstance(state["corpus"], str)
+        and isinstance(state["fitted"], bool)
+        and all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts)
+        and all(_is_number(each) for each in (state["seconds"], *_losses(state)))
+    )
+
+
+def _losses(state: Mapping[str, Any]) -> list[Any]:
+    losses = state.get("losses", [])
+    return losses if isinstance(losses, list) else [None]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def saved_step(directory: Path) -> int | None:

@@ -269,11 +269,12 @@ class _Run:
             step, steps = state["step"], folder.recipe.steps
             left = (steps - step) / speed if state["fitted"] else budget
             report(Progress(step, steps if state["fitted"] else None, self._mean_loss(), speed, left))
-            if stopped() or step == steps or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            stop = stopped()  # asked once: who stops must have been saved
+            if stop or step == steps or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                 folder.show()
                 folder.save(self.trainer.state())
                 saved_at = time.monotonic()
-            if stopped() and step < steps:
+            if stop and step < steps:
                 raise Interrupted(step)
         return self._finish()
 

@@ -37,7 +37,7 @@ from .recipes import RECIPE, RECIPES, ChordRecipe, Recipe, RecipeError, TextReci
 from .samples import SAMPLES, samples_text
 
 METRICS = "metrics.jsonl"
-_LEFT = re.compile(r"\.(checkpoint\.safetensors|model\.safetensors|step-\d+)\.[0-9a-f]+\.tmp")
+_LEFT = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")  # as `files` names what is half written
 FIRST_CHECKPOINT_SECONDS = 1.0  # from the beginning to the first checkpoint with steps in it,
 CHECKPOINT_SECONDS = 60.0  # from one to the next at most,
 _CHECKPOINT_SHARE = 0.02  # and less where saving takes no larger share of the time than this
@@ -162,7 +162,7 @@ class RunFolder(Generic[R]):
             raise CheckpointError(f"{self.directory / METRICS}: shorter than when the checkpoint was written")
         if self.writes:
             for left in self.directory.iterdir():
-                if _LEFT.fullmatch(left.name):  # half written when the run was killed, and as large as the model
+                if _LEFT.fullmatch(left.name):  # when the run was killed
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._take_in()
         self.write_recipe()  # a run that was killed while its steps were set may have the old one

@@ -84,7 +84,7 @@ class _Run:
         others = [p for p in self.model.parameters() if id(p) not in muon_ids]
         self.adam = adamw([(others, recipe.weight_decay)], (0.9, 0.98))
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
-        corpora = [[document.changes for document in side] for side in (documents, validation)]
+        corpora = [[(document.changes, document.song) for document in side] for side in (documents, validation)]
         fingerprint = hashlib.sha256(repr(corpora).encode()).hexdigest()
         if resume:
             self.folder.go_on(fingerprint)
