@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from etude.corpus import chord_words
 from etude.corpus.chord_text import draw_writing, write_song
-from etude.corpus.chord_words import KINDS, chords_of, count_words, read_chords, read_words
+from etude.corpus.chord_words import KINDS, count_words, read_chords, read_words
 from etude.corpus.songs import SongDocument, read_songs
 from etude.music.theory import Chord
 
@@ -39,7 +39,7 @@ def test_a_line_as_people_write_it() -> None:
     assert by_kind["bar"] == ["-", "%", ":||"]
     assert by_kind["other"] == ["hide", "this", "tab"]
     expected = "Adim G13 Em Bb G#dim Bm/C F#m Ab C G Em7 Asus4 G D Am F G G Gm Dm C"
-    assert list(chords_of(LINE)) == list(map(Chord.parse, expected.split()))
+    assert [chord for word in read_words(LINE) for chord in word.chords] == list(map(Chord.parse, expected.split()))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_chords_come_back_from_every_manner(seed: int) -> None:
     song = SongDocument("a", "a", "", "", tuple(bars), None)
     writing = draw_writing(np.random.default_rng(seed))
     text = write_song(song, seed % 12, writing, seed)
-    found = [chord for chord, _ in groupby(chords_of(text))]
+    found = [chord for chord, _ in groupby(chord for word in read_words(text) for chord in word.chords)]
     assert found == [chord.transpose(seed % 12) for chord in bars]
     counted = Counter(word.kind for word in read_words(text))
     assert counted["other"] == counted["unread"] == 0

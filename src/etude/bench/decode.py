@@ -28,6 +28,7 @@ from etude.errors import EtudeError
 from etude.gpt.config import GPTConfig, Precision, parameter_shapes
 from etude.gpt.directory import load_model, save_model
 from etude.gpt.gguf import write_gguf
+from etude.system import cores
 from etude.tokens.bpe import BPETokenizer
 from etude.tokens.bpe_by_hand import alphabet
 
@@ -245,7 +246,7 @@ class _Transformers:
         import torch
         from transformers import GPT2LMHeadModel
 
-        torch.set_num_threads(_cores())
+        torch.set_num_threads(cores())
         self._torch: Any = torch
         self._model: Any = GPT2LMHeadModel.from_pretrained(folder / "model", dtype=torch.float32)
 
@@ -270,7 +271,7 @@ class _CTranslate2:
         import ctranslate2
 
         self._generator = ctranslate2.Generator(
-            str(folder / f"ct2-{kind}"), compute_type=kind, intra_threads=_cores(), inter_threads=1
+            str(folder / f"ct2-{kind}"), compute_type=kind, intra_threads=cores(), inter_threads=1
         )
         self._symbols = list(alphabet())
 
@@ -308,7 +309,7 @@ class _Llama:
         )
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = 1024
-        settings.n_threads = settings.n_threads_batch = _cores()
+        settings.n_threads = settings.n_threads_batch = cores()
         self._context = llama_cpp.llama_init_from_model(model, settings)
         self._vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
 
@@ -351,10 +352,6 @@ def weight_bytes(subject: Subject, config: GPTConfig) -> float:
     scales = {"int4": 4 / 64, "Q8_0": 2 / 32, "Q4_0": 2 / 32}
     bits = {"float32": 32, "int8": 8, "Q8_0": 8, "int4": 4, "Q4_0": 4}
     return numbers * (bits[subject.kind] / 8 + scales.get(subject.kind, 0))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> tuple[int, int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from etude.errors import EtudeError
+from etude.system import cores
 
 CORPORA = {
     "names.txt": "the reference run's 32,033 names are names.txt of github.com/karpathy/makemore",
@@ -21,7 +21,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores, system, and the versions that a speed depends on."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "system": platform.system(),
         "python": platform.python_version(),
         **{library: _version(library) for library in _LIBRARIES},

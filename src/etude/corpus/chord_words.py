@@ -75,12 +75,6 @@ def read_words(text: str) -> Iterator[Word]:
             yield Word("chord", match.group(), found) if found else Word(str(match.lastgroup), match.group())
 
 
-def chords_of(text: str) -> Iterator[Chord]:
-    """The chords of a text in the order in which they stand there; nothing is played again."""
-    for word in read_words(text):
-        yield from word.chords
-
-
 def read_chords(word: str) -> tuple[Chord, ...]:
     """The chords that a word says, with marks around it or between them; none where it says anything else."""
     return _read_chords(word) if len(word) <= _LONGEST else ()

@@ -28,7 +28,6 @@ _KEYS = (
 )
 _STEPS = (0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6, 6)  # of the scale, for each semitone above Sa
 _ALTERED = (0, -1, 0, -1, 0, 0, 1, 0, -1, 0, -1, 0)  # from the major scale: komal -1, tivra 1
-_MAJOR = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _MIDDLE = 34  # the staff's middle line, a B, in steps from the C below the lowest A of a piano
 
 

@@ -7,13 +7,14 @@ not depend on how many work. The modular powers are GMP's; it lets go of Python'
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+
+from etude.system import cores
 
 from .number import PrimeError
 from .primality import gmp, is_probable_prime
@@ -87,11 +88,6 @@ def sieve_limit(bits: int, jobs: int, count: int = 1 << 30) -> int:
     for _ in range(20):
         limit = max(1000.0, worth / math.log(limit))
     return int(min(limit, _WIDEST, 2.0 ** min(bits - 2, 60)))
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def first_prime(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etude.errors import EtudeError
+from etude.system import cores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +157,7 @@ def joined(device: str | None = None) -> Iterator[Ranks]:
             )
         torch.cuda.set_device(ranks.local_rank)
     elif os.environ.get("OMP_NUM_THREADS", "1") == "1":  # what torchrun sets where nobody did
-        torch.set_num_threads(max(1, _cores() // ranks.local_size))
+        torch.set_num_threads(max(1, cores() // ranks.local_size))
     try:
         store, rank, size = next(rendezvous("env://"))
         backend = "nccl" if on_gpus else "gloo"
@@ -195,7 +196,3 @@ def lost_peers(ranks: Ranks, kept: str) -> Iterator[None]:
                 signal.SIGTERM, signal.SIG_IGN
             )  # torchrun sends one now: this process ends, but first says why
         raise RanksError(f"process {ranks.rank} lost another process of this run; {kept}") from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
