@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,40 @@ def test_a_run_makes_a_model_directory_that_loads(songs: list[SongDocument], tmp
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == seen
     assert [line["step"] for line in lines if "validation" in line] == [5, 10, 12]
+
+
+def test_steps_by_hand(songs: list[SongDocument], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rates rise and fall, AdamW and Muon move what is theirs, and the average forgets its beginning first."""
+    from torch.nn.functional import log_softmax
+
+    from etude.training.optimizers import Muon
+    from etude.training.songs import _Run
+
+    monkeypatch.setattr("etude.training.songs.product_type", lambda: torch.float32)  # on every processor
+    settings = replace(TINY, steps=4, dropout=0.0, averaging=0.1)
+    run = _Run(songs, songs, tmp_path / "run", settings, resume=False, tensorboard=False)
+    twin = deepcopy(run.model)
+    matrices = twin.matrices()
+    others = [p for p in twin.parameters() if not any(p is matrix for matrix in matrices)]
+    muon = Muon(matrices, 0.1, torch.float32)
+    adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    average = [p.detach().clone() for p in twin.parameters()]
+    shares = [1 / 2 * 4 / 4, 3 / 4, 2 / 4, 1 / 4]  # two steps of warm-up, and down to 0 from the first of four on
+    for step, share in enumerate(shares):
+        batch = run.batches.batch(step)
+        logits = twin(*map(torch.from_numpy, (batch.ids, batch.found, batch.lengths)))  # [b, t, V]
+        asked = np.nonzero(batch.targets != IGNORE)
+        loss = -log_softmax(logits, dim=2)[(*asked, batch.targets[asked])].mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        adam.param_groups[0]["lr"] = 2e-3 * share
+        adam.step()
+        muon.step(2e-2 * share)
+        twin.zero_grad()
+        kept = min(0.1, (step + 1) / (step + 20))
+        average = [kept * mean + (1 - kept) * p.detach() for mean, p in zip(average, twin.parameters(), strict=True)]
+        assert run.step(step) == pytest.approx(loss.item(), abs=1e-5)
+        assert all(map(partial(torch.allclose, atol=1e-5), run.model.parameters(), twin.parameters())), step
+        assert all(map(partial(torch.allclose, atol=1e-5), run.average, average)), step
 
 
 def test_a_run_learns(songs: list[SongDocument], tmp_path: Path) -> None:
