@@ -1,4 +1,4 @@
-"""The optimiser of a table's rows, by hand."""
+"""Muon's momentum and the optimiser of a table's rows, by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch (the train extra)")
 
-from etude.training.optimizers import Rows  # noqa: E402 - only where PyTorch is installed
+from etude.training.optimizers import Muon, Rows, orthogonalize  # noqa: E402 - only where PyTorch is installed
+
+
+def test_muon_looks_ahead_along_the_mean_of_its_gradients() -> None:
+    torch.manual_seed(0)
+    matrix, gradients = torch.nn.Parameter(torch.randn(8, 8)), torch.randn(2, 8, 8)
+    wanted, mean = matrix.detach().clone(), torch.zeros(8, 8)
+    muon = Muon([matrix], weight_decay=0.0, compute=torch.float32, momentum=0.95)
+    for gradient in gradients:
+        matrix.grad = gradient.clone()
+        muon.step(0.5)
+        mean = 0.95 * mean + 0.05 * gradient
+        ahead = 0.95 * mean + 0.05 * gradient  # Nesterov: as if the same gradient came once more
+        wanted -= 0.5 * orthogonalize(ahead[None], torch.float32)[0]
+        assert torch.allclose(matrix, wanted, atol=1e-5)
 
 
 def test_rows_move_by_the_rate_against_their_gradient_over_its_size() -> None:
