@@ -120,6 +120,22 @@ def test_spellings_of_a_chord_are_added_up() -> None:
     assert found.scores.nats[0] == pytest.approx(-math.log(0.28))  # of the symbol as it stands
 
 
+def test_a_chord_that_is_not_decoded_has_its_cost_and_what_is_likelier_before_it() -> None:
+    """A block of 12 tokens has room for a blank and two more of a symbol: `Gm7` is never found, and the likeliest."""
+    table = {
+        "$": {"C": 1.0},
+        " ": {"G": 0.7, "C": 0.2, "A": 0.1},
+        "G": {"m": 1.0},
+        "m": {"7": 0.7, " ": 0.3},
+        "7": {" ": 1.0},
+        "C": {" ": 1.0},
+        "A": {" ": 1.0},
+    }
+    found = score_songs([document("C Gm7 A")], bigram(table, CHARACTERS), CHARACTERS, CHARACTERS.bos_id, 12)
+    assert np.allclose(found.scores.nats, -np.log([0.7 * 0.7, 0.1]))
+    assert found.scores.rank.tolist() == [0, 2]  # before A are Gm and C
+
+
 @pytest.mark.parametrize("architecture", ["gpt2", "modern", "micro"])
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
 def test_costs_are_those_of_a_pass_a_token(architecture: str, kind: str, tmp_path: Path) -> None:
