@@ -22,6 +22,12 @@ def test_the_scale_is_recognised_on_any_notes_and_only_there() -> None:
     assert scale_of([int(digit) for digit in DIGITS]) is None
 
 
+def test_digits_whose_parity_fits_are_refused_where_the_check_of_them_does_not() -> None:
+    other = DIGITS[:40] + "7" * 51
+    sung = framed(DIGITS)[:INTRO_NOTES] + framed(other)[INTRO_NOTES:]
+    assert unframed(sung) is None
+
+
 def test_wrong_notes_in_every_part_are_mended_or_refused() -> None:
     sung = framed(DIGITS)
     for place in (22, 30, 37, INTRO_NOTES, 80, len(sung) - 1):

@@ -59,6 +59,12 @@ def test_a_wrong_note_anywhere_is_found_and_put_right() -> None:
             assert (found.number, found.mended, found.prime) == (NUMBER, 1, True), (place, tag)
 
 
+def test_two_wrong_notes_in_the_beginning_are_known() -> None:
+    """Beyond the first twelve, which are tried in all ways when no note is more doubtful than another."""
+    found = recover(heard_as(compose(NUMBER), {13: 3, 16: 2}, tag=True))
+    assert (found.number, found.mended, found.prime) == (NUMBER, 2, True)
+
+
 def test_behind_the_program_a_prime_is_taken_only_where_chance_makes_none(reference_prime: Path) -> None:
     number = read_number(reference_prime)
     found = recover(heard_as(compose(number), {3598: 3}, tag=True))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import select
 from pathlib import Path
 
 import pytest
 
+from etude.prime import running
 from etude.prime.number import PrimeError
 from etude.prime.running import Ended, Limits, run_program
 
@@ -92,6 +94,23 @@ def test_a_file_that_is_given_has_a_limit(tmp_path: Path) -> None:
         run("print(1)", given)
     with pytest.raises(OSError, match="No such file"):
         run("print(1)", tmp_path / "none")
+
+
+def test_what_got_round_the_guard_and_started_a_process_has_it_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alive = tmp_path / "alive"  # held open by the process that is started, and by nobody when it is gone
+    os.mkfifo(alive)
+    unguarded = tmp_path / "guard.py"
+    unguarded.write_text(f"import os, time\nos.open({str(alive)!r}, os.O_WRONLY)\nif os.fork() == 0: time.sleep(60)")
+    monkeypatch.setattr(running, "_GUARD", unguarded)
+    reader = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("") == (Ended(0), "")
+        ready, _, _ = select.select([reader], [], [], 10)
+        assert ready and os.read(reader, 1) == b""
+    finally:
+        os.close(reader)
 
 
 def test_nothing_stays_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
