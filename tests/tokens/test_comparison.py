@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,6 +70,14 @@ def test_tokens_of_chords_are_counted_as_by_hand(text: str, tokenizer: TextToken
     assert row["tokens_per_chord"] == (of_chords / n if n else None)
     assert row["one_token_chords"] == (whole / n if n else None)
     assert row["vocabulary_used"] == len(set(tokenizer.encode(text)))
+
+
+def test_a_token_that_begins_before_a_chord_and_its_blank_is_not_the_chords() -> None:
+    """No chord that `text_passage` finds has such a token; a passage says itself where its chords are."""
+    tokenizer = train_bpe([["xC Cx C\n" * 3]], 300)
+    passage = Passage("xC C", (Chord.parse("C"),) * 2, np.array([(1, 2), (3, 4)]))
+    assert cut(tokenizer, passage) == ["xC", " C"]
+    assert compare({"t": tokenizer}, [passage])["rows"][0]["one_token_chords"] == 1 / 2
 
 
 def test_songs_are_changes_for_text_and_chords_for_chords() -> None:
