@@ -11,6 +11,7 @@ from etude.prime.number import PrimeError, decode, read_number
 from etude.prime.packing import bundled, gzip_member, shortest
 from etude.prime.primality import gmp
 from etude.prime.search import Progress, next_prime
+from etude.system import cores
 
 FREE_BYTES = 4
 """After the program's gzip file, as the reference's prime has them."""
