@@ -95,7 +95,7 @@ def _print_table(laps: list[Lap]) -> None:
             _same(lap.names == first.names, lap is first),
         )
     Console().print(table)
-    print(f"the last loss is {first.losses[-1]:.4f}; the first names are {', '.join(first.names[:5])}")
+    print(f"the loss of the last step is {first.losses[-1]:.4f}; the first names are {', '.join(first.names[:5])}")
 
 
 def _times(ratio: float) -> str:
