@@ -31,7 +31,16 @@ from .card import text_card
 from .checkpoint import CHECKPOINT, CheckpointError, check_fit
 from .evaluation import score_text
 from .recipes import MicroRecipe, RecipeError
-from .runs import CHECKPOINT_SECONDS, Interrupted, Progress, Report, RunFolder, TrainingError, enough_memory, signals
+from .runs import (
+    CHECKPOINT_SECONDS,
+    Interrupted,
+    NotFiniteError,
+    Progress,
+    Report,
+    RunFolder,
+    enough_memory,
+    signals,
+)
 
 Ints = NDArray[np.int64]
 Say = Callable[[str], None]
@@ -284,7 +293,7 @@ class _Run:
         losses = self.trainer.run(self.order.rows(first, count), first, total)
         if not np.isfinite(losses).all():
             step = first + int(np.isfinite(losses).argmin()) + 1
-            raise TrainingError(f"the loss of step {step:,} is not finite")
+            raise NotFiniteError(f"the loss of step {step:,} is not finite")
         known = [*state["losses"], *losses.tolist()]
         lines, offset = [], first - len(state["losses"])  # known[i] is the loss of step offset + i + 1
         for step in range(first + 1, first + count + 1):
@@ -305,7 +314,7 @@ class _Run:
         state = self.trainer.state()
         weights = {name: state[f"weights.{name}"] for name in parameter_shapes(self.config)}
         if not all(np.isfinite(array).all() for array in weights.values()):
-            raise TrainingError("the weights after the last step are not finite")
+            raise NotFiniteError("the weights after the last step are not finite")
         validation = None
         if self.validation is not None:
             validation = score_text(self.validation, ArrayEngine(self.config, weights), recipe.block_size)

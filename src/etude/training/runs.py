@@ -51,6 +51,10 @@ class TrainingError(EtudeError):
     """A run that cannot go on; the message says why and what is kept."""
 
 
+class NotFiniteError(TrainingError):
+    """A loss that is no number any more. The same steps would lead to it again."""
+
+
 class RunResult(dict[str, Any]):
     """What came of a run, by the names that `etude.train` lists; a notebook shows its loss."""
 
@@ -221,7 +225,7 @@ class RunFolder(Generic[R]):
             (name for name, array in arrays.items() if array.dtype.kind == "f" and not is_finite(array)), None
         )
         if broken is not None:
-            raise TrainingError(f"after step {self.state['step']:,} {broken} is not finite")
+            raise NotFiniteError(f"after step {self.state['step']:,} {broken} is not finite")
         with open(self.directory / METRICS, "rb") as file:
             os.fsync(file.fileno())  # the checkpoint says how long it is
         self.state["recipe"] = asdict(self.recipe)
@@ -257,7 +261,7 @@ def naming_checkpoint(directory: Path, resume: bool) -> Iterator[None]:
         if step is None or (isinstance(error, CorpusError) and not resume):
             raise
         kept = f"{directory / CHECKPOINT} of step {step:,} is whole"
-        if "not finite" in said:  # the same would happen again
+        if isinstance(error, NotFiniteError):
             raise TrainingError(
                 f"{said}; {kept}; begin again in another folder with a smaller learning_rate"
             ) from error
@@ -361,7 +365,7 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report, ranks:
         state["step"] += 1
         step = state["step"]
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss of step {step:,} is not finite")
+            raise NotFiniteError(f"the loss of step {step:,} is not finite")
         seconds.append(time.monotonic() - began)
         state["seconds"] += seconds[-1]
         folder.record([{"step": step, "loss": round(loss, 4), "rate": float(f"{run.rate(step - 1):.4g}")}])
@@ -404,7 +408,7 @@ def _validated(run: Stepped, progress: Progress) -> Progress:
     folder, state, step = run.folder, run.folder.state, progress.step
     found = run.validate()
     if not math.isfinite(found.nats):
-        raise TrainingError(f"the validation loss after step {step:,} is not finite")
+        raise NotFiniteError(f"the validation loss after step {step:,} is not finite")
     best, state["validation"] = state["best"], dict(found.document)
     if best is None or found.nats < state["best_nats"]:
         state |= {"best": dict(found.document) | {"step": step}, "best_nats": found.nats, "worse": 0}

@@ -43,9 +43,9 @@ from .ranks import Ranks, joined, lost_peers
 from .reading import Parts, Reading
 from .recipes import TOKENIZERS, RecipeError, TextRecipe
 from .runs import (
+    NotFiniteError,
     Report,
     RunFolder,
-    TrainingError,
     Validation,
     enough_memory,
     keep_freed_memory,
@@ -436,7 +436,7 @@ class _Run:
     def _save(self, directory: Path, result: dict[str, Any]) -> None:
         weights = self.learner.weights()  # of a sharded model, which every process has to help with
         if not all(np.isfinite(array).all() for array in weights.values()):
-            raise TrainingError(f"the weights after step {self.state['step']:,} are not finite")
+            raise NotFiniteError(f"the weights after step {self.state['step']:,} are not finite")
         if self.ranks.first:
             card = stream_card(self.folder.recipe, *self.names, result)
             save_model(directory, self.config, weights, self.tokenizer, card)
@@ -456,7 +456,7 @@ class _Run:
         if self.folder.recipe.shard and self.ranks.size > 1:
             step, shards = self.state["step"], self.state["shards"]
             if self.ranks.any(not all_finite(tensors))[0]:  # the last good shards are kept
-                raise TrainingError(f"after step {step:,} a shard of the model is not finite")
+                raise NotFiniteError(f"after step {step:,} a shard of the model is not finite")
             self.state["shards"] = save_shards(self.folder.directory, tensors, step, shards, self.ranks)
             return {}
         self.state["shards"] = None
