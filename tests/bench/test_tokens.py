@@ -22,14 +22,17 @@ def test_the_text_is_as_words_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert b"\n\n" not in content
 
 
-def test_rows_of_a_text(tmp_path: Path) -> None:
+def test_rows_of_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "ROUNDS", 2)
     path, heard = tmp_path / "text.txt", list[str]()
     path.write_text("Speak, speak! We know't, we know't.\nA kind of good.\n" * 400, encoding="utf-8")
     rows = tokens.bench(path, heard.append)
-    assert len(heard) == len(tokens.SUBJECTS)
+    assert len(heard) == 2 * len(tokens.SUBJECTS)
     found = {(row["subject"], row["metric"]): row["value"] for row in rows}
     assert found["etude", "merges"] == found["etude", "merges that are the library's"] > 20
     for subject in tokens.SUBJECTS:
         assert found[subject, "learning"] > 0 and 10 < found[subject, "most memory"] < 1000
+    for other in tokens.SUBJECTS[1:]:
+        assert found["etude", f"speed over {other}"] > 0
     with pytest.raises(EtudeError, match=r"none\.txt: cannot be read"):
         tokens.bench(tmp_path / "none.txt")

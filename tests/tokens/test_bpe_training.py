@@ -59,13 +59,13 @@ def test_the_merges_are_those_of_the_library_alone(pattern: PatternName) -> None
 def test_however_a_text_comes_the_bytes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Character by character, and in small parts."""
     documents = [(text + " ") * 20 for text in DOCUMENTS]
-    monkeypatch.setattr(bpe_training, "_PART", 100)
+    monkeypatch.setattr(bpe_training, "PART", 100)
     assert merges_of(train_bpe(map(iter, documents), 500).text) == alone(documents, 500)
 
 
 def test_a_text_without_a_blank_is_cut_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpe_training, "_PART", 4)
-    monkeypatch.setattr(bpe_training, "_MAX_PART", 8)
+    monkeypatch.setattr(bpe_training, "PART", 4)
+    monkeypatch.setattr(bpe_training, "MAX_PART", 8)
     assert merges_of(train_bpe(["abcdefghi" * 3], 270).text) == alone(["abcdefghi"] * 3, 270)
 
 
