@@ -256,7 +256,7 @@ SHORT = (
     BASE,
     *(
         replace(setting(f"AdamW for the matrices too, rate {rate:g}", matrix_learning_rate=rate), alter=_adam)
-        for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+        for rate in (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     ),
     setting("Muon without decay", matrix_weight_decay=0.0),
     Variant("no n-grams", alter=partial(_ngrams, lengths=0)),
