@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from etude.engines.array import ArrayEngine
 from etude.errors import EtudeError
 from etude.explain import Trace, check_length, record
 from etude.explain.words import chord_words
-from etude.generation import Plan, Sample, Task, Voice, read_prompts, remark_on_length, stream, write
+from etude.generation import Plan, Sample, Task, Voice, remark_on_length, stream, write
 from etude.gpt.config import GPTConfig
 from etude.gpt.directory import NGRAMS, ModelError, ModelFiles
 from etude.music.theory import Chord, Key, describe
@@ -23,11 +23,12 @@ from etude.training.evaluation import Ints, Predict, baseline_predictors, window
 from etude.training.ngram import NGramModel
 
 from .prompts import Candidate, Prompt, Suggestions, detect_key, read_prompt, unsaid
+from .writer import Writer
 
 CHORDS = 8  # that are added, unless it is told
 
 
-class ChordModel:
+class ChordModel(Writer):
     """`etude.load("chords")`. Asking it changes nothing in it; the same question gets the same answer."""
 
     def __init__(self, model: ModelFiles, tokenizer: ChordTokenizer, directory: Path) -> None:
@@ -86,21 +87,6 @@ class ChordModel:
         """
         return list(self._write([self._task(prompt, self._stops(stop))], n, chords, sampling, seed, say))
 
-    def generate_all(
-        self,
-        prompts: Iterable[str],
-        n: int = 1,
-        max_tokens: int | None = None,
-        sampling: Sampling | None = None,
-        seed: int = 0,
-        stop: Sequence[str] = (),
-        say: Callable[[str], None] = unsaid,
-    ) -> Iterator[Sample]:
-        """What `samples` gives for each prompt, in order; see `TextModel.generate_all`."""
-        stops = self._stops(stop)
-        tasks = read_prompts(prompts, lambda prompt: self._task(prompt, stops))
-        return self._write(tasks, n, max_tokens, sampling, seed, say)
-
     def stream(
         self,
         prompt: Prompt,
@@ -113,19 +99,10 @@ class ChordModel:
         """The text of `samples(prompt)[0]` chord by chord as they come, the prompt first; returns that sample."""
         task = self._task(prompt, self._stops(stop))
         remark_on_length([task], self.config.block_size, say)
-        return stream(self.engine(), task, self._plan(max_tokens, sampling, seed))
+        return stream(self._batches(say), task, self._plan(max_tokens, sampling, seed))
 
-    def _write(
-        self,
-        tasks: Sequence[Task],
-        n: int,
-        max_tokens: int | None,
-        sampling: Sampling | None,
-        seed: int,
-        say: Callable[[str], None],
-    ) -> Iterator[Sample]:
-        remark_on_length(tasks, self.config.block_size, say)
-        return write(self.engine(), tasks, n, self._plan(max_tokens, sampling, seed))
+    def _batches(self, say: Callable[[str], None]) -> ArrayEngine:
+        return self.engine()
 
     def _task(self, prompt: Prompt, stops: Sequence[Sequence[Chord]]) -> Task:
         changes = read_prompt(prompt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from etude.engines.engine import (
 from etude.errors import EtudeError
 from etude.explain import Trace, check_length, record
 from etude.explain.words import text_words
-from etude.generation import Plan, Sample, Task, Voice, read_prompts, remark_on_length, stream, write
+from etude.generation import Plan, Sample, Task, Voice, remark_on_length, stream, write
 from etude.gpt.config import GPTConfig, Precision
 from etude.gpt.directory import ModelFiles
 from etude.music.theory import Key, describe
@@ -37,11 +37,12 @@ from etude.training import text_scores
 from etude.training.chord_scores import next_chords, score_songs
 
 from .prompts import Candidate, Prompt, Suggestions, detect_key, read_prompt, unsaid
+from .writer import Writer
 
 TOKENS = 100  # that GPT-2 adds, unless it is told
 
 
-class TextModel:
+class TextModel(Writer):
     """A model of text. Asking it changes nothing in it; the same question gets the same answer."""
 
     def __init__(
@@ -90,24 +91,6 @@ class TextModel:
         """
         return list(self._write([self._task(prompt, self._stops(stop))], n, max_tokens, sampling, seed, say))
 
-    def generate_all(
-        self,
-        prompts: Iterable[str],
-        n: int = 1,
-        max_tokens: int | None = None,
-        sampling: Sampling | None = None,
-        seed: int = 0,
-        stop: Sequence[str] = (),
-        say: Callable[[str], None] = unsaid,
-    ) -> Iterator[Sample]:
-        """What `generate` gives for each prompt, in order, written in batches; a batch's samples come when it is done.
-
-        All prompts are read before the first batch: `PromptError` tells the first that cannot be.
-        """
-        stops = self._stops(stop)
-        tasks = read_prompts(prompts, lambda prompt: self._task(prompt, stops))
-        return self._write(tasks, n, max_tokens, sampling, seed, say)
-
     def stream(
         self,
         prompt: str = "",
@@ -124,18 +107,6 @@ class TextModel:
         task = self._task(prompt, self._stops(stop))
         remark_on_length([task], self.config.block_size, say)
         return stream(self._batches(say), task, self._plan(max_tokens, sampling, seed))
-
-    def _write(
-        self,
-        tasks: Sequence[Task],
-        n: int,
-        max_tokens: int | None,
-        sampling: Sampling | None,
-        seed: int,
-        say: Callable[[str], None],
-    ) -> Iterator[Sample]:
-        remark_on_length(tasks, self.config.block_size, say)
-        return write(self._batches(say), tasks, n, self._plan(max_tokens, sampling, seed))
 
     def _batches(self, say: Callable[[str], None]) -> BatchEngine:
         """An engine of its own for every call, so that two texts may be streamed at once; packed weights are shared."""
