@@ -128,7 +128,7 @@ def _pack(
 
 def round_row(row: Array, numbers: Array, scales: Array) -> None:
     """Write a row [k] of float32 in the precision that `numbers` has."""
-    raise NotImplementedError("compiled only")
+    raise NotImplementedError("compiled only")  # a name: Numba compiles what `overload` picks for it
 
 
 @overload(round_row)
@@ -189,7 +189,7 @@ def _round_row_for(row: Any, numbers: Any, scales: Any) -> Any:
 
 def unpack(matrix: Matrix, layer: int, start: int, stop: int, tile: Array) -> None:
     """Write rows start to stop of a matrix to tile [TILE, k or more] as float32."""
-    raise NotImplementedError("compiled only")
+    raise NotImplementedError("compiled only")  # a name: Numba compiles what `overload` picks for it
 
 
 @overload(unpack)
@@ -259,7 +259,7 @@ def multiply(
 ) -> None:
     """y [T, n] = x [T, k] W.T + bias, columns start to stop, each row of W read once. Integers come from `encode`:
     codes [T, k] and their scales, steps [T]; k is rounded up to whole groups, with zeros."""
-    raise NotImplementedError("compiled only")
+    raise NotImplementedError("compiled only")  # a name: Numba compiles what `overload` picks for it
 
 
 @overload(multiply)
@@ -291,7 +291,7 @@ def multiply_many(
 ) -> None:
     """As `multiply`, for many tokens: rows are unpacked to a tile, and products are summed four tokens by four rows at
     a time. T, `start` and `stop` must be multiples of four."""
-    raise NotImplementedError("compiled only")
+    raise NotImplementedError("compiled only")  # a name: Numba compiles what `overload` picks for it
 
 
 @overload(multiply_many)
@@ -347,7 +347,7 @@ def _multiply_many_for(
 
 def unpack_codes(matrix: Matrix, layer: int, start: int, stop: int, tile: Tile, k: int) -> None:
     """Write rows start to stop of int8 or int4 to a tile, as integers with a scale a row."""
-    raise NotImplementedError("compiled only")
+    raise NotImplementedError("compiled only")  # a name: Numba compiles what `overload` picks for it
 
 
 @overload(unpack_codes)
