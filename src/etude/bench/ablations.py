@@ -146,6 +146,8 @@ class Choices:
     head_norm: Norm = rms_norm
     """Of queries and keys."""
     activation: Norm = lambda x: F.relu(x).square()
+    head: Callable[[TextGPT], Tensor] = lambda model: model.wte
+    """The matrix [V, d] that logits are products with."""
 
 
 def forward(model: TextGPT, choices: Choices, ids: Tensor, known: Tensor | None = None) -> Tensor:
@@ -164,7 +166,7 @@ def forward(model: TextGPT, choices: Choices, ids: Tensor, known: Tensor | None 
         x = x + block.dropout(y.transpose(1, 2).reshape(b, t, d) @ block.attn_proj.to(dtype).T)
         hidden = choices.activation(choices.norm(x).to(dtype) @ block.c_fc.to(dtype).T)  # [b, t, 4d]
         x = x + block.dropout(hidden @ block.mlp_proj.to(dtype).T)
-    logits: Tensor = (choices.norm(x).to(dtype) @ model.lm_head.to(dtype).T).float() + model.lm_bias
+    logits: Tensor = (choices.norm(x).to(dtype) @ choices.head(model).to(dtype).T).float() + model.lm_bias
     return logits
 
 
@@ -173,9 +175,9 @@ def _chosen(learner: Learner, settings: TextRecipe, choices: Choices) -> None:
     model.forward = partial(forward, model, choices)  # type: ignore[method-assign]
 
 
-def computed(name: str, **choices: Norm) -> Variant:
+def computed(name: str, choices: Choices) -> Variant:
     """A variant that computes otherwise, with the same parameters."""
-    return Variant(name, alter=partial(_chosen, choices=Choices(**choices)))
+    return Variant(name, alter=partial(_chosen, choices=choices))
 
 
 def _model(learner: Learner) -> TextGPT:
@@ -217,16 +219,14 @@ def _random_projections(learner: Learner, settings: TextRecipe) -> None:
 
 
 @torch.no_grad()
-def _random_head(learner: Learner, settings: TextRecipe) -> None:
-    _model(learner).lm_head.normal_(std=0.02)
-
-
-@torch.no_grad()
-def _tied_head(learner: Learner, settings: TextRecipe) -> None:
-    """The head is the table of embeddings, whose first numbers are then as small as logits need them."""
+def _own_head(learner: Learner, settings: TextRecipe) -> None:
+    """A matrix of its own, zero at first; the embeddings then need not begin as small as logits do."""
     model = _model(learner)
-    model.wte.mul_(0.1)
-    model.lm_head = model.wte
+    model.wte.mul_(10)
+    head = nn.Parameter(torch.zeros_like(model.wte))
+    model.register_parameter("lm_head", head)
+    learner.adam.add_param_group({"params": [head], "weight_decay": settings.weight_decay})
+    _chosen(learner, settings, Choices(head=lambda model: head))
 
 
 def _no_head_bias(learner: Learner, settings: TextRecipe) -> None:
@@ -265,14 +265,13 @@ SHORT = (
     Variant("n-grams of 2 to 4", alter=partial(_ngrams, lengths=3)),
     Variant("no positions", alter=_no_positions),
     Variant("learned positions", alter=_learned_positions),
-    computed("queries and keys not normed", head_norm=lambda x: x),
-    computed("LayerNorm", norm=_layer_norm, embedding_norm=_layer_norm),
-    computed("embeddings not normed", embedding_norm=lambda x: x),
-    computed("GELU", activation=F.gelu),
-    computed("ReLU", activation=F.relu),
+    computed("queries and keys not normed", Choices(head_norm=lambda x: x)),
+    computed("LayerNorm", Choices(norm=_layer_norm, embedding_norm=_layer_norm)),
+    computed("embeddings not normed", Choices(embedding_norm=lambda x: x)),
+    computed("GELU", Choices(activation=F.gelu)),
+    computed("ReLU", Choices(activation=F.relu)),
     Variant("projections random at first", alter=_random_projections),
-    Variant("head random at first", alter=_random_head),
-    Variant("head tied to the embeddings", alter=_tied_head),
+    Variant("a head of its own", alter=_own_head),
     Variant("head without bias", alter=_no_head_bias),
     Variant("attention sharp at first (1.2)", alter=_sharp),
     Variant("attention's scale not learnt", alter=_fixed_scale),

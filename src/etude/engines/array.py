@@ -208,17 +208,13 @@ class ArrayEngine:
 
     def head(self, x: Array) -> Array:
         """What the last norm and the head make of a residual stream x [t, d]: [t, V]."""
-        w = self.weights
-        if self.config.architecture == "gpt2":
-            matrix = w["wte.weight"] if self.config.tie_word_embeddings else w["lm_head.weight"]  # [V, d]
-            return times(self._norm("ln_f", x), matrix.T)
-        if self.config.architecture == "micro":
-            return times(x, w["lm_head"].T)
-        if self.config.architecture == "lesson":
-            if self.config.rung == "bigram":
-                return x
-            return times(self._norm("ln_f", x) if self.config.climbed("norm") else x, w["lm_head"].T)
-        return times(self._note("ln_f", rms_norm(x)), w["lm_head"].T) + w["lm_bias"]
+        c, w = self.config, self.weights
+        if c.rung == "bigram":
+            return x
+        if c.architecture == "modern":
+            return times(self._note("ln_f", rms_norm(x)), w[c.head].T) + w["lm_bias"]
+        normed = c.architecture == "gpt2" or (c.architecture == "lesson" and c.climbed("norm"))
+        return times(self._norm("ln_f", x) if normed else x, w[c.head].T)
 
     def fork(self) -> ArrayEngine:
         """An engine that goes on from here on its own; the weights are shared."""

@@ -158,7 +158,7 @@ class Trunk(nn.Module):
 
 
 class TextGPT(nn.Module):
-    """`modern` of text: beside its own row each token has those of the n-grams that it ends.
+    """`modern` of text: beside its own row each token has those of the n-grams that it ends, and the head is its table.
 
     Few rows of the table of n-grams are in a batch, so it is no parameter: training asks for the `known` sums and their
     gradient, and changes the rows itself (`training.optimizers.Rows`).
@@ -170,9 +170,9 @@ class TextGPT(nn.Module):
         super().__init__()
         self.config = config
         v, d = config.vocab_size, config.n_embd
-        self.wte = nn.Parameter(torch.randn(v, d) * 0.4)
+        self.wte = nn.Parameter(torch.randn(v, d) * 0.04)  # the head too, whose logits are to begin small
         self.trunk = Trunk(config, dropout, compute, config.head_size**-0.5)
-        self.lm_head, self.lm_bias = nn.Parameter(torch.zeros(v, d)), nn.Parameter(torch.zeros(v))
+        self.lm_bias = nn.Parameter(torch.zeros(v))
         self.dropout = Dropout(dropout / 2)
         self.register_buffer("ngrams", torch.zeros(parameter_shapes(config)["ngrams"]))
 
@@ -190,7 +190,7 @@ class TextGPT(nn.Module):
         known = self.known(self.rows(ids)) if known is None else known
         x = self.dropout(rms_norm(F.embedding(ids, self.wte) + known))  # [b, t, d]
         x = self.trunk(x)  # [b, t, d]
-        logits: Tensor = (x @ self.lm_head.to(x.dtype).T).float() + self.lm_bias  # [b, t, d] -> [b, t, V]
+        logits: Tensor = (x @ self.wte.to(x.dtype).T).float() + self.lm_bias  # [b, t, d] -> [b, t, V]
         return logits
 
     def nats(self, ids: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
@@ -214,8 +214,7 @@ class TextGPT(nn.Module):
 
     def stored(self) -> dict[str, Tensor]:
         """The tensors by their names in a model directory."""
-        ends = {"wte": self.wte, "ngrams": self.ngrams, "lm_head": self.lm_head, "lm_bias": self.lm_bias}
-        return ends | self.trunk.stored()
+        return {"wte": self.wte, "ngrams": self.ngrams, "lm_bias": self.lm_bias} | self.trunk.stored()
 
 
 class ChordGPT(nn.Module):

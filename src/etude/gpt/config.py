@@ -136,6 +136,13 @@ class GPTConfig:
     def head_size(self) -> int:
         return self.n_embd // self.n_head
 
+    @property
+    def head(self) -> str:
+        """The parameter [V, d] that logits are products with, in float32: a matrix of its own, or the embeddings."""
+        if self.architecture == "gpt2":
+            return "wte.weight" if self.tie_word_embeddings else "lm_head.weight"
+        return "wte" if self.ngram_rows else "lm_head"
+
     def to_dict(self) -> dict[str, Any]:
         """The document of `config.json`; for `gpt2` in float32 it is one that `transformers` reads."""
         if self.architecture != "gpt2":
@@ -319,7 +326,8 @@ def _modern_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
         shapes["match"] = (N_MATCH, d, d)
         shapes["match_length"] = (N_MATCH, MAX_MATCH + 1, d)
         shapes["match_gate"] = (N_MATCH, MAX_MATCH + 1)
-    shapes["lm_head"], shapes["lm_bias"] = (v, d), (v,)
+        shapes["lm_head"] = (v, d)
+    shapes["lm_bias"] = (v,)
     for layer in range(config.n_layer):
         shapes[f"h.{layer}.attn.c_attn"] = (3 * d, d)
         shapes[f"h.{layer}.attn.c_proj"] = (d, d)

@@ -133,9 +133,8 @@ def _gpt(graph: _Graph, config: GPTConfig) -> None:
         hidden = _gelu(graph, hidden) if gpt2 else add("Relu", hidden)
         x = add("Add", x, _linear(graph, config, f"{name}.mlp.c_proj", hidden))  # [b·t, d]
     x = _norm(graph, config, "ln_f", x) if gpt2 else x
-    head = "lm_head" if not gpt2 else wte if config.tie_word_embeddings else "lm_head.weight"
     shape = add("Concat", batch, new, number([config.vocab_size]), axis=0)
-    add("Reshape", add("Gemm", x, head, transB=1), shape, output="logits")  # [b·t, V] -> [b, t, V]
+    add("Reshape", add("Gemm", x, config.head, transB=1), shape, output="logits")  # [b·t, V] -> [b, t, V]
 
 
 def _norm(graph: _Graph, config: GPTConfig, name: str, x: str) -> str:

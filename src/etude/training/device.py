@@ -107,8 +107,6 @@ def flops_per_token(config: GPTConfig, t: int) -> float:
     6 for each weight that multiplies, and for attention's two products 12 n_layer n_embd t. (Chowdhery et al. 2022.)
     """
     shapes = parameter_shapes(config)
-    looked_up = {"wpe", "wpe.weight", "ngrams"}  # rows are taken from these, and nothing is multiplied
-    if "lm_head" in shapes or "lm_head.weight" in shapes:
-        looked_up |= {"wte", "wte.weight"}
+    looked_up = {"wte", "wte.weight", "wpe", "wpe.weight", "ngrams"} - {config.head}  # nothing is multiplied with these
     weights = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name not in looked_up)
     return 6.0 * weights + 12.0 * config.n_layer * config.n_embd * t
