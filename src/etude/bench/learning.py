@@ -25,7 +25,7 @@ from etude.training.recipes import TextRecipe, recipe
 from etude.training.runs import METRICS
 
 REACH = 1.88  # nats a character: what nanoGPT's run is published with
-SOON = 60  # steps after which `modern` has reached it
+SOON = 48  # steps after which `modern` has reached it
 SEEDS = (1337, 1, 2)
 _ROUNDS, _ROUND_STEPS = 20, 5
 

@@ -2,19 +2,23 @@
 
 Apart, because the library cannot be interrupted, and because one processor can then read while others count. It is run
 as a file by itself, so that it imports nothing but the library. Standard input holds texts, eight bytes with its length
-before each; standard output is the model, in JSON; on standard error the library may tell, in JSON too, how far it is.
+before each; standard output is its tokenizer.json; on standard error the library may tell, in JSON too, how far it is.
 """
 
 import json
 import sys
 from collections.abc import Iterator
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+_AHEAD = 512  # texts, of some 16,000 characters each
+
 
 def main(vocab_size: str, min_count: str, pre_tokenizer: str, tells: str) -> None:
-    """Read texts, learn merges, write the model."""
+    """Read texts, learn merges, write them."""
     document = json.loads(Tokenizer(models.BPE()).to_str()) | {"pre_tokenizer": json.loads(pre_tokenizer)}
     tokenizer = Tokenizer.from_str(json.dumps(document))
     settings: dict[str, Any] = {
@@ -28,12 +32,20 @@ def main(vocab_size: str, min_count: str, pre_tokenizer: str, tells: str) -> Non
     except TypeError:  # an older library only draws bars
         trainer = trainers.BpeTrainer(**settings, show_progress=False)
     tokenizer.train_from_iterator(_texts(), trainer)
-    json.dump(json.loads(tokenizer.to_str())["model"], sys.stdout)
+    sys.stdout.write(tokenizer.to_str())
 
 
 def _texts() -> Iterator[str]:
+    """The texts, some of them read ahead: the library takes 256 at once, and would count nothing until they came."""
+    ahead = Queue[str | None](_AHEAD)
+    Thread(target=_read, args=(ahead,), daemon=True).start()
+    yield from iter(ahead.get, None)
+
+
+def _read(ahead: Queue[str | None]) -> None:
     while head := sys.stdin.buffer.read(8):
-        yield sys.stdin.buffer.read(int.from_bytes(head, "little")).decode()
+        ahead.put(sys.stdin.buffer.read(int.from_bytes(head, "little")).decode())
+    ahead.put(None)
 
 
 if __name__ == "__main__":

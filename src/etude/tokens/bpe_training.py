@@ -61,7 +61,7 @@ def train_bpe(
         written = library.stdout.read()
         if library.wait():
             raise BrokenPipeError
-    model: dict[str, Any] = json.loads(written)
+    model: dict[str, Any] = json.loads(written)["model"]
     ids: dict[str, int] = model["vocab"]
     pairs = [(a, b) for a, b in (each.split(" ") if isinstance(each, str) else each for each in model["merges"])]
     return BPETokenizer(document_of(ids | {END: len(ids)}, pairs, pattern))
