@@ -124,6 +124,8 @@ def test_compose_prints_a_chart() -> None:
         (["generate", "chords", "C", "--top-k", "-1"], 2, ["top-k"]),
         (["train", "nothing.jsonl", "-o", "run", "--set", "drop=1"], 1, ["dropout"]),
         (["train", "nothing.jsonl", "-o", "run", "--steps", "1", "--minutes", "1"], 2, ["not both"]),
+        (["train", "nothing.jsonl", "-o", "run", "--steps", "1", "--set", "steps=2"], 2, ["steps is given twice"]),
+        (["train", "a.txt", "-o", "run", "--set", "warmup=1", "--set", "warmup=2"], 2, ["warmup is given twice"]),
         (["sing"], 2, ["sing"]),
     ],
 )

@@ -120,17 +120,21 @@ def test_folders_are_read_in_order_and_what_is_no_text_is_counted(tmp_path: Path
     for name, content in {
         "b.txt": b"b", "a/z.txt": b"z", "a/b/c": "é".encode(), "c.jsonl": b'{"text": "c1"}\n{"text": "c2"}',
         "d.txt.gz": gzip.compress(b"d"), ".hidden": b"x", ".git/config": b"x", "e.png": b"\x89PNG\0", "f.txt": b"\xff",
-        "empty": b"", "run/README.md": b"x", "cut.txt": b"a" * ((1 << 16) - 1) + "é".encode(),
+        "empty": b"", "run/README.md": b"x", "g.gz": b"g", "h.gz": b"\x1f\x8bh", "model/model.safetensors": b"m",
+        "model/README.md": b"m", "model/step-1/config.json": b"m", "cut.txt": b"a" * ((1 << 16) - 1) + "é".encode(),
     }.items():  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     sources = find_sources([folder], folder / "run", said.append)
     names = [str(source.path.relative_to(folder)) for source in sources]
     assert names == ["a/b/c", "a/z.txt", "b.txt", "c.jsonl", "cut.txt", "d.txt.gz"]
-    assert said == [f"{folder}: 6 files of text; skipped 2 hidden and 3 without text in UTF-8"]
+    assert said == [
+        f"{folder}: 6 files of text; skipped 2 hidden and 5 without text in UTF-8 and 1 folders of models and runs"
+    ]
     texts = ["".join(pieces) for source in sources for _, pieces in documents(source)]
     assert texts[:4] + texts[5:] == ["é", "z", "b", "c1", "a" * 65535 + "é", "d"]
     assert read_documents([folder], folder / "run")[:5] == ["é", "z", "b", "c1", "c2"]
+    assert [each.name for each in find_sources([folder / "a"], folder / "a" / "z.txt")] == [str(folder / "a/b/c")]
     (tmp_path / "nothing").mkdir()
     with pytest.raises(CorpusError, match="nothing: no text in it"):
         find_sources([tmp_path / "nothing"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,7 +74,9 @@ def test_a_new_model_knows_nothing_and_a_seed_gives_the_same() -> None:
     logits = ArrayEngine(CONFIG, first).start_all([1, 2, 3])
     # No layer and no n-gram says anything yet: each token is known by its own row, and all are about equally likely.
     assert np.allclose(logits, rms_norm(wte[[1, 2, 3]]) @ wte.T, atol=1e-3)
-    assert np.abs(logits).max() < 1
+    for width in (16, 128, 384):
+        wte = TextGPT(replace(CONFIG, n_embd=width)).wte.detach().numpy()
+        assert 3 < (rms_norm(wte) * wte).sum(1).mean() < 7  # what each token's own logit begins at
 
 
 def test_attention_written_out_for_bfloat16_is_the_same_attention() -> None:

@@ -216,16 +216,19 @@ def test_a_directory_of_others_with_a_padded_vocabulary(shared_checkpoints: Path
     assert trace.model == "model"
 
 
-@pytest.mark.parametrize("architecture", ["micro", "gpt2", "modern"])
-def test_the_page_of_names_has_each_with_its_shape(architecture: Architecture) -> None:
-    config = GPTConfig(architecture, 61, 32, 2, 4, 24)
+@pytest.mark.parametrize(
+    ("architecture", "ngram_rows", "others"),
+    [("micro", 0, "-"), ("gpt2", 0, "-"), ("modern", 0, "of text: the sum"), ("modern", 31, "of chords: ")],
+)
+def test_the_page_of_names_has_each_with_its_shape(architecture: Architecture, ngram_rows: int, others: str) -> None:
+    config = GPTConfig(architecture, 61, 32, 2, 4, 24, ngram_rows=ngram_rows)
     trace = record("m", config, random_weights(config), IDS, len(IDS), word, 61, 3, [])
     sizes = {"t": 9, "d": 24, "3d": 72, "4d": 96, "h": 4, "k": 6, "V": 61, "2": 2}
     column = ["gpt2", "micro", "modern"].index(architecture)
     named = dict[str, tuple[int, ...]]()
     for row in (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        if len(cells) == 5 and cells[1].startswith("[") and cells[2 + column]:
+        if len(cells) == 5 and cells[1].startswith("[") and cells[2 + column] and not cells[4].startswith(others):
             shape = tuple(sizes[size] for size in cells[1].strip("[]").split(", "))
             named |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), shape)
     assert [each.name for each in trace.operations if each.name.startswith("h.0.")] == [

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from etude.tokens import bpe_training
+from etude.tokens import bpe_library, bpe_training
 from etude.tokens.bpe import BPETokenizer
 from etude.tokens.bpe_training import train_bpe
 from etude.tokens.patterns import PATTERNS, PatternName, pre_tokenizer
@@ -145,3 +147,36 @@ def test_chord_text_learns_whole_symbols() -> None:
         assert symbol in pieces["chords"]
     assert isinstance(tokenizers["chords"], BPETokenizer)
     assert tokenizers["chords"].decode(tokenizers["chords"].encode(line)) == line
+
+
+def learn(texts: bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """What the process of the library makes of its standard input."""
+    command = [sys.executable, "-P", bpe_library.__file__, "300", "2", json.dumps(pre_tokenizer("gpt2")), "no"]
+    return subprocess.run(
+        command, input=texts, capture_output=True, env=os.environ | environment, timeout=60, check=False
+    )
+
+
+def framed(*texts: bytes) -> bytes:
+    return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+
+
+def test_texts_beyond_those_that_are_read_ahead_are_learnt_in_any_locale() -> None:
+    found = learn(framed(*[b"ab ab"] * 3000, b""), PYTHONIOENCODING="latin-1")
+    assert found.returncode == 0, found.stderr
+    assert merges_of(found.stdout.decode()) == [["a", "b"], ["\u0120", "ab"]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (framed(b"ab ab"), b"EOFError: the texts ended early"),
+        (framed(b"ab ab")[:-1], b"EOFError: the texts ended early"),
+        (framed("日本".encode())[:-1], b"EOFError: the texts ended early"),
+        (framed(b"ab ab", b"\xff", b""), b"UnicodeDecodeError"),
+    ],
+)
+def test_where_the_texts_end_early_so_does_the_process(texts: bytes, words: bytes) -> None:
+    found = learn(texts)
+    assert found.returncode == 1 and not found.stdout
+    assert found.stderr.splitlines()[-1].startswith(words)

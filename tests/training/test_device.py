@@ -48,6 +48,11 @@ def test_operations_of_gpt2() -> None:
     weights = 12 * 12 * 768**2 + 50257 * 768
     assert flops_per_token(config, 1024) == 6 * weights + 12 * 12 * 768 * 1024
     assert flops_per_token(config, 1024) == pytest.approx(0.854e9, rel=1e-3)
+    # The head of `modern` is its embeddings; its rows of n-grams, and all of the table of pairs, are looked up.
+    modern = GPTConfig("modern", 322, 128, 4, 4, 128, ngram_rows=1 << 14)
+    assert flops_per_token(modern, 128) == 6 * (12 * 4 * 128**2 + 322 * 128) + 12 * 4 * 128 * 128
+    pairs = GPTConfig("lesson", 66, 8, 1, 1, 66, rung="bigram")
+    assert flops_per_token(pairs, 8) == 12 * 66 * 8
 
 
 def test_autocast_is_bfloat16_or_nothing() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from etude.training.checkpoint import CheckpointError, check_fit, load_checkpoint, save_checkpoint
 from etude.training.recipes import MicroRecipe
-from etude.training.runs import RunFolder, saved_recipe
+from etude.training.runs import RunFolder, _is_timed, saved_recipe
 
 ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array(7, np.int64)}
 
@@ -48,6 +48,11 @@ def test_what_was_recorded_after_the_last_checkpoint_is_recorded_once(tmp_path: 
         {"corpus": 5},
         {"fitted": "no"},
         {"recipe": []},
+        {"best": 3},
+        {"best": {"step": 1}},
+        {"best": {"nats_per_token": 1.0}, "best_nats": 1.0},
+        {"worse": "x"},
+        {"validation": []},
     ],
 )
 def test_a_state_that_is_none_is_a_damaged_checkpoint(tmp_path: Path, wrong: dict[str, object]) -> None:
@@ -99,7 +104,16 @@ def test_a_run_in_minutes_knows_its_steps_from_the_checkpoint(tmp_path: Path) ->
 
 
 def test_arrays_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    check_fit(ARRAYS, {"a": (2, 3)}, tmp_path)
-    for shapes in ({"a": (3, 2)}, {"c": ()}):
-        with pytest.raises(CheckpointError, match=f"at {next(iter(shapes))}"):
+    fitting: dict[str, tuple[int, ...]] = {"a": (2, 3), "b": ()}
+    check_fit(ARRAYS, fitting, tmp_path)
+    for shapes, name in ((fitting | {"a": (3, 2)}, "a"), (fitting | {"c": ()}, "c"), ({"a": (2, 3)}, "b")):
+        with pytest.raises(CheckpointError, match=rf"at {name}\); start the run again"):
             check_fit(ARRAYS, shapes, tmp_path)
+
+
+def test_few_steps_do_where_they_take_much_of_a_budget() -> None:
+    assert not _is_timed([1.0] * 24, 24.0, 10)
+    assert _is_timed([1.0] * 25, 25.0, 10)
+    assert not _is_timed([1.0] * 26, 26.0, 10)  # a run that was resumed has counted once
+    assert not _is_timed([20.0], 20.0, 1)  # the first is slower than all others
+    assert _is_timed([20.0] * 2, 40.0, 1)

@@ -229,6 +229,14 @@ def test_a_recipe_of_the_models_sizes_goes_on_from_it(text_file: Path, bpe_model
     assert all((model.weights[name] == array).all() for name, array in begun.weights.items())
 
 
+def test_a_recipe_without_a_tokenizer_wants_one(text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match="the recipe gpt2-124m has no tokenizer of its own: name one with --tokenizer"
+    ):
+        train([text_file], None, tmp_path / "run", cast("TextRecipe", recipe("gpt2-124m")))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_plays_are_cut_as_nanogpt_cuts_them(shared_plays: Path) -> None:
     text = shared_plays.read_text(encoding="utf-8")
     beginning = begin([text], CLASSIC)
@@ -397,6 +405,11 @@ def test_a_new_model_has_the_tokenizer_that_is_chosen(text_file: Path, tmp_path:
     assert begun.tokenizer == ("ascii" if tokenizer == "bpe" else tokenizer)
     with pytest.raises(RecipeError, match=r"begun with the tokenizer .*, not other; resume without"):
         train([text_file], None, run, begun, resume=True, tokenizer="other")
+    if tokenizer == "bpe":
+        (tmp_path / "other" / "ascii").mkdir(parents=True)
+        (tmp_path / "other" / "ascii" / "tokenizer.json").write_text(characters_json(string.printable[:-1]))
+        with pytest.raises(RecipeError, match="begun with another tokenizer than "):
+            train([text_file], None, run, begun, resume=True, tokenizer=str(tmp_path / "other" / "ascii"))
     train([text_file], None, run, begun, resume=True, tokenizer=chosen)  # it may be named once more
     model = etude.load(run, "array")
     assert isinstance(model, TextModel)

@@ -98,7 +98,7 @@ def _train(
     check_not_read(output, corpus)
     begun = time.perf_counter()
     with _progress(() if kind in ("byte", "chord") else corpus) as (watch, progress):
-        found = learn_tokenizer(corpus, kind, size, pattern or "gpt2", say, watch, progress)
+        found = learn_tokenizer(corpus, kind, size, pattern or "gpt2", say, watch, progress, leave_out=output)
     with atomic_write(output) as file:
         file.write(found.to_json().encode())
     seconds = time.perf_counter() - begun

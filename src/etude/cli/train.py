@@ -117,18 +117,20 @@ def register(app: typer.Typer) -> None:
         Example: torchrun --nproc-per-node 2 -m etude train plays.txt --recipe classic -o my-plays
         """
         check_directory(output)
-        chosen: dict[str, Any] = {}
+        named = {"steps": steps, "minutes": minutes, "seed": seed}
+        chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
         for setting in settings or ():
             key, equals, value = setting.partition("=")
             if not equals:
                 raise typer.BadParameter(f"--set takes key=value, not {setting!r}")
             if key in inspect.signature(etude.train).parameters:
                 raise typer.BadParameter(f"{key} is no setting of a recipe")
+            if key in chosen:
+                raise typer.BadParameter(f"{key} is given twice; give it once")
             chosen[key] = value
-        chosen |= {k: v for k, v in (("steps", steps), ("minutes", minutes), ("seed", seed)) if v is not None}
         if {"steps", "minutes"} <= chosen.keys():
             raise typer.BadParameter("give --steps or --minutes, not both")
-        with joined(device) as ranks, _Progress() as report:
+        with joined(device) as ranks, _Progress(ranks.first) as report:
             result = etude.train(
                 corpus, output, recipe,
                 init=init, tokenizer=tokenizer, engine=engine, validation=validation, device=device, resume=resume,
@@ -171,7 +173,7 @@ def _tell_text(output: Path, result: dict[str, Any], as_json: bool) -> None:
         validation += f", kept step {result['kept']:,}"
     say(
         f"{output}: {result['steps']:,} steps in {_duration(result['seconds'])}, training loss {result['loss']:.2f} "
-        f"(mean of the last {min(METRICS_STEPS, result['steps'])} steps){validation}"
+        f"(mean of the last {min(result.get('loss_steps', METRICS_STEPS), result['steps'])} steps){validation}"
     )
     for sample in samples:
         print(sample)
@@ -182,14 +184,17 @@ def _duration(seconds: float) -> str:
 
 
 class _Progress:
-    """A bar with loss and time left on a terminal; elsewhere a line now and then."""
+    """A bar with loss and time left on a terminal, where this process shows it; elsewhere a line now and then."""
+
+    def __init__(self, shows: bool) -> None:
+        self.shows = shows
 
     def __enter__(self) -> _Progress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self.bar: Progress | None = None
-        if sys.stderr.isatty():
+        if self.shows and sys.stderr.isatty():
             self.bar = Progress(
                 TextColumn("training"),
                 BarColumn(),

@@ -6,7 +6,6 @@ with the corpus; its digest is computed on the way.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import mmap
@@ -19,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from etude.files import atomic_directory, atomic_write
+from etude.files import NO_ROOM, atomic_directory, atomic_write
 from etude.tokens.tokenizer import Ids, TextTokenizer, TokenizerError, in_parts
 
 from .lines import STDIN, CorpusError, Watch, standard_input
@@ -31,7 +30,6 @@ _PART, _PARTS = 1 << 16, 64  # characters that are encoded together, and of how 
 _MAX_DOCUMENTS = 1 << 14  # likewise, where they are short
 _MAX_PART = 16 << 20  # characters; a text without a place to cut for so long is cut all the same
 _CHUNK = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +225,7 @@ def _room(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in NO_ROOM:
             raise
         raise CorpusError(
             f"{folder}: no room for the tokens of the corpus ({error.strerror}); make room, or choose another folder; "

@@ -17,6 +17,7 @@ from .lines import STDIN, CorpusError, Watch, opened, read_lines, shown
 
 _CHUNK = 1 << 20
 _HEAD = 1 << 16  # bytes of a file in a folder that show whether it is text
+_WEIGHTS = {"model.safetensors", "checkpoint.safetensors"}  # one of them is in every folder of a model or a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ def find_sources(
 ) -> list[Source]:
     """The files that are named, and those in the folders that are, in the order of their names, all levels down.
 
-    In a folder hidden files and those that are no text are skipped, and `say` tells how many; so is what lies in
-    `leave_out`. Raises `CorpusError`.
+    In a folder hidden files, those that are no text, and folders of models and runs are skipped, and `say` tells how
+    many; so is `leave_out`, a file or a folder. Raises `CorpusError`.
     """
     sources: list[Source] = []
     for path in paths:
@@ -84,7 +85,7 @@ def read_documents(
 
 
 def _in_folder(folder: Path, leave_out: Path | None, say: Callable[[str], None]) -> list[Source]:
-    found, hidden, others = list[Path](), 0, 0
+    found, hidden, others, models = list[Path](), 0, 0, 0
     left_out = None if leave_out is None else leave_out.resolve()
     if folder.resolve() == left_out:
         raise CorpusError(f"{folder}: is where the run itself is to be; choose another folder for one of the two")
@@ -93,9 +94,13 @@ def _in_folder(folder: Path, leave_out: Path | None, say: Callable[[str], None])
         folders[:] = [
             name for name in folders if not name.startswith(".") and (Path(root) / name).resolve() != left_out
         ]
+        if _WEIGHTS & {*names}:  # their cards, samples and tokenizers are no corpus
+            models += 1
+            folders.clear()
+            continue
         for name in names:
             path = Path(root) / name
-            if name.startswith("."):
+            if name.startswith(".") or path.resolve() == left_out:
                 continue
             if path.is_file() and _is_text(path):
                 found.append(path)
@@ -103,7 +108,8 @@ def _in_folder(folder: Path, leave_out: Path | None, say: Callable[[str], None])
                 others += 1
     if not found:
         raise CorpusError(f"{folder}: no text in it; name a folder with files of UTF-8 text or JSON lines")
-    skipped = [f"{hidden:,} hidden"] * bool(hidden) + [f"{others:,} without text in UTF-8"] * bool(others)
+    counts = ((hidden, "hidden"), (others, "without text in UTF-8"), (models, "folders of models and runs"))
+    skipped = [f"{count:,} {what}" for count, what in counts if count]
     say(f"{folder}: {len(found):,} files of text" + (f"; skipped {' and '.join(skipped)}" if skipped else ""))
     return [Source(path, str(path)) for path in sorted(found, key=lambda path: path.parts)]
 
@@ -113,9 +119,14 @@ def _unreadable(error: OSError) -> None:
 
 
 def _is_text(path: Path) -> bool:
-    """By its beginning."""
-    with opened(path) as content:
-        head = content.read(_HEAD)
+    """By its beginning. A file that is packed, or named so, and cannot be unpacked is none."""
+    try:
+        with opened(path) as content:
+            head = content.read(_HEAD)
+    except CorpusError:
+        if os.access(path, os.R_OK):
+            return False
+        raise
     try:
         return b"\0" not in head and bool(getincrementaldecoder("utf-8-sig")().decode(head))
     except UnicodeDecodeError:

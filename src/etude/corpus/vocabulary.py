@@ -34,20 +34,21 @@ def learn_tokenizer(
     say: Callable[[str], None] = lambda message: None,
     watch: Watch = lambda count: None,
     progress: Progress | None = None,
+    leave_out: Path | None = None,
 ) -> TextTokenizer | ChordTokenizer:
     """A tokenizer of what a corpus holds; all of text is read once, in pieces.
 
     Of text `char` takes every character and says all others in bytes, `plain` takes its characters alone, and `bpe`
     learns merges, of which there are `vocab_size` - 257 at most, in pieces cut by `pattern`; `byte` reads none of it.
     `chord` takes the chord shapes of songs in JSON lines. `watch` hears of bytes read, `progress`, in another thread,
-    how far the learning is. Raises `CorpusError` or `TokenizerError`.
+    how far the learning is. A folder's `leave_out` is not read. Raises `CorpusError` or `TokenizerError`.
     """
     if kind == "chord":
         try:
             return ChordTokenizer.train(song.changes for path in corpus for song in read_songs(path))
         except CorpusError as error:
             raise CorpusError(f"{error}; the kind chord is learnt of songs in JSON lines") from error
-    sources = find_sources(corpus, None, say)
+    sources = find_sources(corpus, leave_out, say)
     if kind == "byte":  # the same for every corpus
         return ByteTokenizer()
     if kind == "bpe":

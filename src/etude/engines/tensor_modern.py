@@ -170,7 +170,8 @@ class TextGPT(nn.Module):
         super().__init__()
         self.config = config
         v, d = config.vocab_size, config.n_embd
-        self.wte = nn.Parameter(torch.randn(v, d) * 0.04)  # the head too, whose logits are to begin small
+        # The head too: at every width a token's logit after itself begins at about 5, all others at less than 1.
+        self.wte = nn.Parameter(torch.randn(v, d) * (5.12 / d))
         self.trunk = Trunk(config, dropout, compute, config.head_size**-0.5)
         self.lm_bias = nn.Parameter(torch.zeros(v))
         self.dropout = Dropout(dropout / 2)

@@ -138,7 +138,10 @@ class GPTConfig:
 
     @property
     def head(self) -> str:
-        """The parameter [V, d] that logits are products with, in float32: a matrix of its own, or the embeddings."""
+        """The parameter [V, d] that logits are products with in float32, a matrix of its own or the embeddings.
+
+        The first rung of `lesson` has none: its rows are logits.
+        """
         if self.architecture == "gpt2":
             return "wte.weight" if self.tie_word_embeddings else "lm_head.weight"
         return "wte" if self.ngram_rows else "lm_head"

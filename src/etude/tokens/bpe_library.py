@@ -2,19 +2,22 @@
 
 Apart, because the library cannot be interrupted, and because one processor can then read while others count. It is run
 as a file by itself, so that it imports nothing but the library. Standard input holds texts, eight bytes with its length
-before each; standard output is its tokenizer.json; on standard error the library may tell, in JSON too, how far it is.
+before each, and ends with a length of 0; standard output is its tokenizer.json; on standard error the library may tell,
+in JSON too, how far it is.
 """
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from queue import Queue
 from threading import Thread
-from typing import Any
+from typing import Any, BinaryIO
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-_AHEAD = 512  # texts, of some 16,000 characters each
+_AHEAD = 512  # texts, most of them of 16,000 characters
 
 
 def main(vocab_size: str, min_count: str, pre_tokenizer: str, tells: str) -> None:
@@ -32,7 +35,7 @@ def main(vocab_size: str, min_count: str, pre_tokenizer: str, tells: str) -> Non
     except TypeError:  # an older library only draws bars
         trainer = trainers.BpeTrainer(**settings, show_progress=False)
     tokenizer.train_from_iterator(_texts(), trainer)
-    sys.stdout.write(tokenizer.to_str())
+    sys.stdout.buffer.write(tokenizer.to_str().encode())
 
 
 def _texts() -> Iterator[str]:
@@ -43,9 +46,23 @@ def _texts() -> Iterator[str]:
 
 
 def _read(ahead: Queue[str | None]) -> None:
-    while head := sys.stdin.buffer.read(8):
-        ahead.put(sys.stdin.buffer.read(int.from_bytes(head, "little")).decode())
-    ahead.put(None)
+    """Without an end there is nobody left to learn for: then, and after a fault, the process ends at once."""
+    try:
+        with open(0, "rb", closefd=False) as texts:  # not sys.stdin, whose lock Python wants when it ends
+            while size := int.from_bytes(_exactly(texts, 8), "little"):
+                ahead.put(_exactly(texts, size).decode())
+        ahead.put(None)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _exactly(texts: BinaryIO, size: int) -> bytes:
+    content = texts.read(size)
+    if len(content) < size:
+        raise EOFError("the texts ended early")
+    return content
 
 
 if __name__ == "__main__":

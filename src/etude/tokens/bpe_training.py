@@ -23,7 +23,7 @@ from .tokenizer import TokenizerError, in_parts, whole_characters
 MIN_VOCAB_SIZE = 257  # the bytes and <|endoftext|>
 MAX_VOCAB_SIZE = 1 << 20
 MIN_COUNT = 2  # a pair that occurs once teaches nothing
-PART, MAX_PART = 1 << 14, 1 << 20
+PART, MAX_PART = 1 << 14, 1 << 17
 """Characters that the library is given together; what it notes of larger parts leaves the processor's cache."""
 
 _BUFFER = 1 << 20
@@ -57,6 +57,7 @@ def train_bpe(
                 library.stdin.write(text)
         if not any_text:
             raise TokenizerError("no text to learn from")
+        library.stdin.write(bytes(8))
         library.stdin.close()
         written = library.stdout.read()
         if library.wait():

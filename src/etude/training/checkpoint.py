@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,16 @@ def _is_state(state: Mapping[str, Any]) -> bool:
         and isinstance(state["fitted"], bool)
         and all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts)
         and all(_is_number(each) for each in (state["seconds"], *_losses(state)))
+        and isinstance(state.get("validation", {}), (dict, NoneType))
+        and _is_best(state)
     )
+
+
+def _is_best(state: Mapping[str, Any]) -> bool:
+    """Whether what is said of the best validation is whole, or nothing is."""
+    best = state.get("best")
+    whole = isinstance(best, dict) and "step" in best and _is_number(state.get("best_nats"))
+    return (best is None or whole) and _is_number(state.get("worse", 0))
 
 
 def _losses(state: Mapping[str, Any]) -> list[Any]:
@@ -79,7 +89,10 @@ def saved_step(directory: Path) -> int | None:
 
 
 def check_fit(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], directory: Path) -> None:
-    """Raise `CheckpointError` unless each of `shapes` is that of the array of its name."""
-    for name, shape in shapes.items():
-        if name not in arrays or arrays[name].shape != shape:
-            raise CheckpointError(f"{directory / CHECKPOINT}: does not fit this recipe and corpus (at {name})")
+    """Raise `CheckpointError` unless there are arrays of these names and shapes, and no others."""
+    for name in sorted(arrays.keys() | shapes.keys()):
+        if name not in arrays or name not in shapes or arrays[name].shape != shapes[name]:
+            raise CheckpointError(
+                f"{directory / CHECKPOINT}: does not fit this recipe and corpus (at {name}); start the run again in "
+                "another folder"
+            )

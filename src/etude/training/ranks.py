@@ -173,7 +173,8 @@ def joined(device: str | None = None) -> Iterator[Ranks]:
     except (EtudeError, OSError) as error:
         told = False
         with suppress(RuntimeError):  # a store that is gone has been told nothing
-            told = store.add("etude/told", 1) > 1
+            # The store outlives an attempt of torchrun's, and each is to tell its own fault.
+            told = store.add(f"etude/told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) > 1
         if told:
             raise SystemExit(1) from error
         raise

@@ -280,8 +280,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     # GPT-2 124M on 10 billion tokens, 2^19 a step: rates and batch are GPT-3's for this size (Brown et al. 2020).
     "gpt2-124m": TextRecipe(
-        name="gpt2-124m", n_layer=12, n_head=12, n_embd=768, block_size=1024, batch_size=512, micro_batch_size=32,
-        steps=19_073, warmup=0.05, learning_rate=6e-4, final_learning_rate=6e-5, beta2=0.95, validate_every=250,
+        name="gpt2-124m", tokenizer="", n_layer=12, n_head=12, n_embd=768, block_size=1024, batch_size=512,
+        micro_batch_size=32, steps=19_073, warmup=0.05, learning_rate=6e-4, final_learning_rate=6e-5, beta2=0.95,
+        validate_every=250,
     ),
     "bigram": _lesson("bigram", n_embd=0, steps=10_000),
     "average": _lesson("average"),

@@ -6,7 +6,6 @@ Runs whose steps are slow enough to be taken one by one share their loop too: `t
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from etude.corpus.lines import CorpusError
 from etude.errors import EtudeError
-from etude.files import atomic_directory, atomic_write
+from etude.files import NO_ROOM, atomic_directory, atomic_write
 from etude.gpt.directory import WEIGHTS
 from etude.gpt.tensors import is_finite
 
@@ -44,7 +43,7 @@ _CHECKPOINT_SHARE = 0.02  # and less where saving takes no larger share of the t
 _UNFITTED_STEPS = 1_000_000  # stands for the steps of a run in minutes until they are known
 _TIMED_STEPS = 20  # the first steps are slow (caches, allocator); these many after `_SKIPPED_STEPS` set the budget
 _SKIPPED_STEPS = 5
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TIMED_SHARE = 0.25  # of a budget, after which fewer steps do
 
 
 class TrainingError(EtudeError):
@@ -265,7 +264,7 @@ def naming_checkpoint(directory: Path, resume: bool) -> Iterator[None]:
             raise TrainingError(
                 f"{said}; {kept}; begin again in another folder with a smaller learning_rate"
             ) from error
-        mend = "free some space" if isinstance(error, OSError) and error.errno in _FULL else "mend that"
+        mend = "free some space" if isinstance(error, OSError) and error.errno in NO_ROOM else "mend that"
         raise TrainingError(f"{said}; {kept}: {mend} and go on with --resume") from error
 
 
@@ -369,8 +368,9 @@ def take_steps(run: Stepped, stopped: Callable[[], bool], report: Report, ranks:
         seconds.append(time.monotonic() - began)
         state["seconds"] += seconds[-1]
         folder.record([{"step": step, "loss": round(loss, 4), "rate": float(f"{run.rate(step - 1):.4g}")}])
-        if not state["fitted"] and len(seconds) == _SKIPPED_STEPS + _TIMED_STEPS:
-            _fit_to_budget(run, sum(seconds[_SKIPPED_STEPS:]) / _TIMED_STEPS, ranks)
+        if not state["fitted"] and ranks.any(_is_timed(seconds, state["seconds"], folder.recipe.minutes))[0]:
+            timed = seconds[_SKIPPED_STEPS:] or seconds[-1:]
+            _fit_to_budget(run, sum(timed) / len(timed), ranks)
             pause = 0.0  # once this step is validated and kept, all of it is saved
         recipe, recent = folder.recipe, seconds[-100:]
         speed = sum(recent) / len(recent)  # seconds a step
@@ -428,6 +428,11 @@ def _validated(run: Stepped, progress: Progress) -> Progress:
             f"were no better than that of step {state['best']['step']:,}"
         )
     return replace(progress, validation=found.nats, top1=found.top1, sample=sample, remark=remark)
+
+
+def _is_timed(seconds: Sequence[float], spent: float, minutes: float) -> bool:
+    """Whether steps enough were timed, or so much of a budget is spent that those few must do."""
+    return len(seconds) == _SKIPPED_STEPS + _TIMED_STEPS or (len(seconds) > 1 and spent > _TIMED_SHARE * 60 * minutes)
 
 
 def _fit_to_budget(run: Stepped, step_seconds: float, ranks: Ranks) -> None:

@@ -115,6 +115,12 @@ def train(
             with reading.anew() if anew else nullcontext():
                 if resume:
                     beginning = _resumed(directory, folder.recipe)
+                    if tokenizer not in (None, *TOKENIZERS) and _new_tokenizer(tokenizer, ()) != beginning.tokenizer:
+                        raise RecipeError(
+                            f"{directory} was begun with another tokenizer than {tokenizer}; resume without --tokenizer"
+                        )
+                    if beginning.recipe.precision == "bfloat16" and product_type(computes_on.name) != torch.bfloat16:
+                        say("the run computes in bfloat16, for which this processor has no instructions: it is slow")
                 else:
                     beginning = begin(reading.texts(), folder.recipe, init, tokenizer, computes_on)
                 _check_shares(beginning.recipe, ranks)
@@ -195,6 +201,11 @@ def begin(
         if width := recipe.n_embd:  # what no vocabulary makes right is refused before anything is read
             GPTConfig(recipe.architecture, width, *sizes, width, ngram_rows=recipe.ngram_rows, rung=recipe.rung)
         chosen = tokenizer or recipe.tokenizer
+        if not chosen:
+            raise RecipeError(
+                f"the recipe {recipe.name} has no tokenizer of its own: name one with --tokenizer, such as the folder "
+                "of GPT-2's vocab.json and merges.txt"
+            )
         found = _new_tokenizer(chosen, texts)
         bos, end = found.bos_id, found.end_id
         if recipe.architecture != "gpt2":  # others do not say so themselves
