@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -34,17 +35,29 @@ def save_checkpoint(directory: Path, arrays: Mapping[str, NDArray[Any]], state: 
 
 def load_checkpoint(directory: Path) -> tuple[Arrays, dict[str, Any]]:
     """Read what `save_checkpoint` wrote; the arrays may be changed. Raises `CheckpointError`."""
+    with _opened(directory) as (file, state):
+        return {name: np.array(file.get_tensor(name)) for name in file.keys()}, state  # noqa: SIM118
+
+
+def load_state(directory: Path) -> dict[str, Any]:
+    """The state of a checkpoint without its arrays. Raises `CheckpointError`."""
+    with _opened(directory) as (_, state):
+        return state
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The checkpoint's file and its state; faults of reading in the block are `CheckpointError`s."""
     path = directory / CHECKPOINT
     if not path.exists():
         raise CheckpointError(f"{path}: no checkpoint to resume from; start the run without --resume")
     try:
         with safe_open(path, framework="numpy") as file:
             state = json.loads((file.metadata() or {})[_STATE])
-            arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-        wanted = {"step", "recipe", "corpus", "metrics_bytes", "seconds", "fitted"}
-        if not isinstance(state, dict) or not wanted <= state.keys() or not _is_state(state):
-            raise ValueError("its state is not that of a run")
-        return arrays, state
+            wanted = {"step", "recipe", "corpus", "metrics_bytes", "seconds", "fitted"}
+            if not isinstance(state, dict) or not wanted <= state.keys() or not _is_state(state):
+                raise ValueError("its state is not that of a run")
+            yield file, state
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); start the run again in another folder") from error
 
@@ -82,10 +95,10 @@ def _is_number(value: object) -> bool:
 def saved_step(directory: Path) -> int | None:
     """After which step the checkpoint in a folder was written; None where there is none that can be read."""
     try:
-        with safe_open(directory / CHECKPOINT, framework="numpy") as file:
-            return int(json.loads((file.metadata() or {})[_STATE])["step"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        step: int = load_state(directory)["step"]
+    except CheckpointError:
         return None
+    return step
 
 
 def check_fit(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], directory: Path) -> None:

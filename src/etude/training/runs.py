@@ -28,7 +28,7 @@ from etude.files import NO_ROOM, atomic_directory, atomic_write
 from etude.gpt.directory import WEIGHTS
 from etude.gpt.tensors import is_finite
 
-from .checkpoint import CHECKPOINT, Arrays, CheckpointError, load_checkpoint, save_checkpoint, saved_step
+from .checkpoint import CHECKPOINT, Arrays, CheckpointError, load_checkpoint, load_state, save_checkpoint, saved_step
 from .curves import LOSS_SVG, Curves
 from .events import EventFile
 from .ranks import ALONE, Ranks
@@ -99,8 +99,7 @@ def saved_recipe(directory: Path) -> Recipe:
     """The recipe of the run in a folder, with its number of steps as fitted. Raises `CheckpointError`."""
     if not (directory / RECIPE).exists():
         raise CheckpointError(f"{directory}: no run to resume; start it without --resume")
-    _, state = load_checkpoint(directory)
-    begun = state["recipe"]
+    begun = load_state(directory)["recipe"]
     try:
         return type(RECIPES[begun["name"]])(**begun)
     except (KeyError, TypeError, ValueError) as error:
