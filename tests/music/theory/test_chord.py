@@ -163,6 +163,7 @@ def test_a_chord_is_read_back_from_its_own_name_in_every_key(chord: Chord) -> No
         assert Chord.parse(str(moved)) == moved
 
 
+@pytest.mark.slow
 def test_every_quality_of_two_modifiers_has_a_name_that_reads_back() -> None:
     found = {
         chord.quality
