@@ -232,8 +232,8 @@ def test_a_killed_process_ends_the_run_with_one_line_and_the_run_goes_on(folder:
     assert not (folder / "killed" / "model.safetensors").exists()
     assert not list((folder / "killed").glob(".*.tmp"))
     again = torchrun(folder, "killed", "--resume")
-    again.communicate(timeout=200)
-    assert again.returncode == 0
+    words = again.communicate(timeout=200)[1]
+    assert again.returncode == 0, words
     same_files(folder / "killed", folder / "two")
 
 

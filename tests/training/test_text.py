@@ -47,7 +47,7 @@ torch = pytest.importorskip("torch", reason="training needs PyTorch (the train e
 
 from torch._inductor.exc import InvalidCxxCompiler  # noqa: E402 - only where PyTorch is installed
 
-from etude.training import reading  # noqa: E402
+from etude.training import reading, runs  # noqa: E402
 from etude.training.device import DeviceError, compiler  # noqa: E402
 from etude.training.learner import schedule  # noqa: E402
 from etude.training.text import Beginning, begin, draw, train  # noqa: E402
@@ -309,7 +309,8 @@ def test_validation_on_a_file_of_its_own(text_file: Path, tmp_path: Path) -> Non
     assert "Validated on `other.txt`" in load_model(tmp_path / "run").card
 
 
-def test_a_run_in_minutes_sets_its_steps(text_file: Path, tmp_path: Path) -> None:
+def test_a_run_in_minutes_sets_its_steps(text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_TIMED_SHARE", 1e9)  # so many steps are timed, however slow the machine is
     settings, seen = replace(TINY, minutes=0.02, validate_every=1000), list[Progress]()
     train([text_file], None, tmp_path / "run", settings, report=seen.append)
     assert [progress.steps for progress in seen[:24]] == [None] * 24

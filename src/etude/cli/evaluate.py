@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,6 +17,10 @@ from etude.model import BUNDLED, ChordModel, TextModel, load, load_chords
 from etude.training import evaluation
 
 from .options import JsonOption, check_unused, print_json, say
+
+_LINE_SECONDS = 5.0  # between remarks on long work
+
+T = TypeVar("T")
 
 
 def register(app: typer.Typer) -> None:
@@ -105,20 +109,29 @@ def _score(
     return evaluation.summarize(scores)
 
 
-def _watched(songs: Sequence[SongDocument], name: str) -> Iterable[SongDocument]:
-    """Songs with a bar of progress, on a terminal."""
+def _watched(items: Sequence[T], name: str) -> Iterable[T]:
+    """Songs or batches as they are taken: on a terminal with a bar of progress, elsewhere with a line now and then."""
     error = Console(stderr=True)
-    return track(songs, description=name, console=error, disable=not error.is_terminal, transient=True)
+    if error.is_terminal:
+        yield from track(items, description=name, console=error, transient=True)
+        return
+    began = told = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now > told + _LINE_SECONDS:
+            minutes, seconds = divmod(round((now - began) / done * (len(items) - done)), 60)
+            say(f"{name}: {done:,} of {len(items):,} scored, {minutes}:{seconds:02d} left")
+            told = now
+        yield item
 
 
 def _evaluate_text(model: TextModel, name: str, corpus: list[Path], block_size: int | None, as_json: bool) -> None:
-    error = Console(stderr=True)
     began = time.monotonic()
 
     def watch(batches: Sequence[Any]) -> Iterable[Any]:
         nonlocal began
         began = time.monotonic()  # reading and tokenizing is over
-        return track(batches, description=name, console=error, disable=not error.is_terminal, transient=True)
+        return _watched(batches, name)
 
     document = model.evaluate(corpus, block_size, say, watch)
     rate = document["tokens"] / max(1e-9, time.monotonic() - began)

@@ -126,7 +126,10 @@ def _room(marks: Marks, block_size: int) -> int:
     """The most tokens of a symbol that is decoded. Raises `EtudeError`."""
     room = min(LONGEST, max(1, block_size // 4))
     if not marks.begins.any():
-        raise EtudeError("chords cannot be decoded by this model: none of its tokens is or begins with a blank")
+        raise EtudeError(
+            "this model says no chords: none of its tokens is or begins with the blank that stands before each; "
+            "take one that was trained on text of chords"
+        )
     if block_size - room < 2:
         raise EtudeError(f"chords cannot be decoded in a block of {block_size} tokens; {_SHORTEST} are the fewest")
     return room
