@@ -167,7 +167,7 @@ def _train(
     try:
         songs = [song for path in paths for song in read_songs(path)]
     except CorpusError as error:
-        if not all(path == Path("-") or path.exists() for path in paths):
+        if not all(str(path) == "-" or path.exists() for path in paths):
             raise
         raise CorpusError(f"{error}; if it is text and no songbook, name a recipe for text, such as modern") from error
     songs, validation_songs = split_songs(songs, paths, held_out)

@@ -220,5 +220,5 @@ def test_what_cannot_be_scored() -> None:
         score_songs([document("C G")], engine, CHARACTERS, CHARACTERS.bos_id, 2)
     assert np.isfinite(score_songs([document("C G")], engine, CHARACTERS, CHARACTERS.bos_id, 3).scores.nats).all()
     blankless = CharTokenizer("7ACGm")
-    with pytest.raises(EtudeError, match="none of its tokens is or begins with a blank"):
+    with pytest.raises(EtudeError, match="none of its tokens is or begins with the blank"):
         score_songs([document("C G")], engine_of(6), blankless, blankless.bos_id, 32)
